@@ -1,0 +1,200 @@
+"""Acquisition scores mean what their names say, and only sound outputs are scored."""
+
+import doctest
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from edge_agent import geometry, scoring
+from edge_agent.scoring import ModelOutputs, ScoringError, score
+
+CLASSES = 4
+
+
+def outputs(rows: int = 6, seed: int = 0, **parts: np.ndarray) -> ModelOutputs:
+    rng = np.random.default_rng(seed)
+    embedding = rng.normal(size=(rows, 3)).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    logits = rng.normal(size=(rows, CLASSES)).astype(np.float32) * 3
+    return ModelOutputs(logits=logits, embedding=embedding, **parts)
+
+
+PROTOTYPES = np.eye(CLASSES, 3, dtype=np.float32)
+CODE_BOOK = np.float32([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0]])
+NO_CODE_BOOK = np.zeros((0, 3), dtype=np.float32)
+
+logits = arrays(
+    np.float32,
+    st.tuples(st.integers(1, 8), st.integers(2, 6)),
+    elements=st.floats(-30, 30, width=32),
+)
+
+
+def test_the_examples_in_the_docstrings_hold():
+    results = [doctest.testmod(module) for module in (scoring, geometry)]
+    assert sum(result.failed for result in results) == 0
+    assert sum(result.attempted for result in results) > 12
+
+
+@given(logits)
+def test_every_score_lies_between_zero_and_one(values):
+    probabilities = scoring.softmax(values)
+    for acquisition in (scoring.margin, scoring.entropy, scoring.least_confidence):
+        result = acquisition(probabilities)
+        assert result.dtype == np.float32
+        assert ((result >= 0) & (result <= 1)).all()
+
+
+@given(logits, st.floats(0.1, 10))
+def test_temperature_never_changes_the_predicted_class(values, temperature):
+    cool = scoring.softmax(values)
+    warm = scoring.softmax(values, temperature=temperature)
+    picked = warm[np.arange(len(values)), cool.argmax(axis=1)]
+    assert np.allclose(picked, warm.max(axis=1), atol=1e-5)
+
+
+def test_a_higher_temperature_makes_scores_more_uncertain():
+    values = np.float32([[3.0, 1.0, 0.0]])
+    scores = [scoring.margin(scoring.softmax(values, temperature=t))[0] for t in (0.5, 1, 2, 4)]
+    assert scores == sorted(scores)
+
+
+def test_divergence_sees_which_class_the_mass_lies_on():
+    shared = np.float32([[0.9, 0.05, 0.05]])
+    permuted = np.float32([[0.05, 0.9, 0.05]])
+    softer = np.float32([[0.5, 0.25, 0.25]])
+    assert scoring.divergence(shared, permuted)[0] > scoring.divergence(shared, softer)[0] > 0
+    assert scoring.divergence(shared, shared)[0] == 0
+
+
+def test_divergence_is_symmetric():
+    left, right = np.float32([[0.7, 0.2, 0.1]]), np.float32([[0.1, 0.3, 0.6]])
+    assert scoring.divergence(left, right) == pytest.approx(scoring.divergence(right, left))
+
+
+def test_bald_is_zero_where_members_are_unsure_alike_and_high_where_they_disagree():
+    unsure = np.full((1, 3, 2), 0.5, dtype=np.float32)
+    split = np.float32([[[1, 0], [0, 1], [1, 0]]])
+    assert scoring.bald(unsure)[0] == pytest.approx(0, abs=1e-6)
+    assert scoring.bald(split)[0] > 0.9
+
+
+def test_variation_ratio_counts_dissenting_votes():
+    committee = np.float32([[[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]])
+    assert scoring.variation_ratio(committee).tolist() == [0.5]
+
+
+def test_a_sample_in_a_crowd_is_more_typical_than_an_outlier():
+    crowd = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32) * 0.1
+    pool = np.vstack([crowd, np.float32([[9, 9]])])
+    assert geometry.typicality(pool, neighbours=5).argmin() == 50
+
+
+def test_typicality_does_not_depend_on_block_size(monkeypatch):
+    pool = np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32)
+    whole = geometry.typicality(pool, neighbours=5)
+    monkeypatch.setattr(geometry, "CHUNK_ROWS", 7)
+    assert np.allclose(whole, geometry.typicality(pool, neighbours=5), atol=1e-5)
+
+
+def test_an_unseen_class_is_never_the_nearest_prototype():
+    prototypes = np.float32([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
+    columns = score(outputs(50), temperature=1, prototypes=prototypes, code_book=CODE_BOOK)
+    assert set(columns.prototype_classes.tolist()) <= {1, 2}
+
+
+def test_without_any_prototype_the_predicted_class_stands_in():
+    columns = score(
+        outputs(), temperature=1, prototypes=np.zeros((CLASSES, 3), np.float32), code_book=CODE_BOOK
+    )
+    assert columns.prototype_classes.tolist() == columns.predicted_classes.tolist()
+
+
+def test_without_a_code_book_everything_is_in_cell_zero():
+    columns = score(outputs(), temperature=1, prototypes=PROTOTYPES, code_book=NO_CODE_BOOK)
+    assert not columns.cell_ids.any()
+
+
+def test_cells_do_not_depend_on_the_length_of_vectors():
+    made = outputs(30)
+    short, _ = geometry.assign_cells(made.embedding, CODE_BOOK)
+    long, _ = geometry.assign_cells(made.embedding * 7, CODE_BOOK * np.float32(3))
+    assert short.tolist() == long.tolist()
+
+
+def test_columns_have_the_widths_that_the_wire_asks_for():
+    columns = score(outputs(), temperature=1.3, prototypes=PROTOTYPES, code_book=CODE_BOOK)
+    widths = {name: getattr(columns, name).dtype.itemsize for name in columns.__slots__}
+    assert widths == {
+        "margins": 1,
+        "top_probabilities": 1,
+        "entropies": 1,
+        "divergence_risk": 1,
+        "predicted_classes": 2,
+        "runner_up_classes": 2,
+        "prototype_classes": 2,
+        "cell_ids": 2,
+        "density_cost": 1,
+    }
+    assert columns.margins.max() <= 63
+    assert (columns.predicted_classes != columns.runner_up_classes).all()
+
+
+def test_an_empty_pool_gives_empty_columns():
+    assert len(score(outputs(0), temperature=1, prototypes=PROTOTYPES, code_book=CODE_BOOK)) == 0
+
+
+def test_bands_are_packed_beside_the_scores_and_leave_them_unchanged():
+    made = outputs(4, site_logits=outputs(4, seed=9).logits)
+    plain = score(made, temperature=1, prototypes=PROTOTYPES, code_book=CODE_BOOK)
+    banded = plain.with_bands(risk_bands=np.uint8([0, 1, 2, 3]), cost_bands=np.uint8([0, 3, 5, 7]))
+    assert (banded.divergence_risk >> 6).tolist() == [0, 1, 2, 3]
+    assert (banded.density_cost >> 4).tolist() == [0, 3, 5, 7]
+    assert (banded.divergence_risk & 63).tolist() == plain.divergence_risk.tolist()
+    assert (banded.density_cost & 15).tolist() == plain.density_cost.tolist()
+
+
+def test_a_band_out_of_range_is_refused():
+    plain = score(outputs(2), temperature=1, prototypes=PROTOTYPES, code_book=CODE_BOOK)
+    with pytest.raises(ScoringError, match="cost_bands"):
+        plain.with_bands(risk_bands=np.uint8([0, 0]), cost_bands=np.uint8([8, 0]))
+
+
+def test_the_site_head_decides_the_divergence_and_the_committee_stands_in():
+    site = outputs(5, seed=3).logits
+    committee = np.stack([outputs(5, seed=s).logits for s in (4, 5, 6)], axis=1)
+    kwargs = {"temperature": 1.0, "prototypes": PROTOTYPES, "code_book": CODE_BOOK}
+    assert not score(outputs(5), **kwargs).divergence_risk.any()
+    assert score(outputs(5, site_logits=site), **kwargs).divergence_risk.any()
+    assert score(outputs(5, committee_logits=committee), **kwargs).divergence_risk.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"temperature": 0.0}, "temperature"),
+        ({"prototypes": np.zeros((2, 3), np.float32)}, "prototypes"),
+        ({"code_book": np.zeros((2, 9), np.float32)}, "code_book"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(change, words):
+    kwargs = {"temperature": 1.0, "prototypes": PROTOTYPES, "code_book": CODE_BOOK} | change
+    with pytest.raises(ScoringError, match=words):
+        score(outputs(), **kwargs)
+
+
+def test_a_value_that_is_not_finite_is_refused():
+    broken = outputs()
+    broken.logits[2, 1] = np.nan
+    with pytest.raises(ScoringError, match="logits"):
+        score(broken, temperature=1, prototypes=PROTOTYPES, code_book=CODE_BOOK)
+
+
+def test_taking_rows_keeps_them_whole():
+    columns = score(outputs(6), temperature=1, prototypes=PROTOTYPES, code_book=CODE_BOOK)
+    taken = columns.take(np.array([4, 1]))
+    for name in columns.__slots__:
+        assert getattr(taken, name).tolist() == getattr(columns, name)[[4, 1]].tolist()
