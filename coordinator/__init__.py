@@ -1,0 +1,1 @@
+"""The central service: one label budget, one ledger, one model registry."""

@@ -1,0 +1,1 @@
+"""Decisions of the coordinator as functions of values. No input or output here."""

@@ -1,0 +1,1 @@
+"""The daemon on a device: scores local data, masks what is asked for, sends numbers only."""

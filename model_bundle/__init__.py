@@ -1,0 +1,1 @@
+"""What a signed model is: manifest, label schema, feature extraction, signing. Pure."""

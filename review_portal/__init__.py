@@ -1,0 +1,1 @@
+"""The review portal on a site: where experts label masked items."""

@@ -1,0 +1,1 @@
+"""Decisions of the portal as functions of values. No input or output here."""
