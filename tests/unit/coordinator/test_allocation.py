@@ -1,0 +1,156 @@
+"""The allocation seam keeps every limit, forgets the row order and replays byte for byte."""
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.core.allocation.errors import AllocationError
+from coordinator.core.allocation.policy import Policy, Reason, Switches
+from coordinator.core.allocation.result import digest_inputs
+from coordinator.core.allocation.seam import allocate
+
+_spec = importlib.util.spec_from_file_location(
+    "allocation_pools", Path(__file__).with_name("allocation_pools.py")
+)
+pools = importlib.util.module_from_spec(_spec)
+sys.modules["allocation_pools"] = pools
+_spec.loader.exec_module(pools)
+make_pool, make_budget, reorder = pools.make_pool, pools.make_budget, pools.reorder
+
+
+def run(pool, budget, policy=None, seed=7):
+    return allocate(pool, budget, policy or Policy(), np.random.default_rng(seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(0, 200),
+    limit=st.integers(0, 300),
+    capacity=st.integers(0, 40),
+    explore=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    floor=st.integers(0, 30),
+    seed=st.integers(0, 99),
+)
+def test_no_limit_is_ever_passed(rows, limit, capacity, explore, floor, seed):
+    pool = make_pool(rows, seed=seed)
+    budget = make_budget(
+        pool, limit, site_capacity=np.full(4, capacity), class_floors=np.full(5, floor)
+    )
+    policy = Policy(explore_ratio=explore, overlap_ratio=0.1)
+    result = run(pool, budget, policy, seed)
+    assert result.cost <= limit
+    assert (np.bincount(result.site_index, minlength=4) <= capacity).all()
+    spent = np.bincount(result.site_index, weights=result.costs, minlength=4)
+    assert (spent <= limit * policy.share_cap_multiple / 4 + 1e-9).all() or limit < 4
+    picks = result.rows[result.reasons != Reason.OVERLAP]
+    assert len(set(picks.tolist())) == len(picks)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 150), limit=st.integers(1, 200), seed=st.integers(0, 99))
+def test_the_row_order_has_no_influence(rows, limit, seed):
+    pool = make_pool(rows, seed=seed)
+    moved = reorder(pool, np.random.default_rng(seed + 1).permutation(rows))
+    first, second = (run(p, make_budget(p, limit)) for p in (pool, moved))
+    assert first.digest() == second.digest()
+    assert first.candidate_ids.tolist() == second.candidate_ids.tolist()
+    budget = make_budget(pool, limit)
+    assert digest_inputs(pool, budget, Policy()) == digest_inputs(moved, budget, Policy())
+
+
+def test_a_replay_gives_the_same_bytes_and_another_seed_does_not():
+    pool = make_pool(500)
+    budget = make_budget(pool, 100)
+    assert run(pool, budget, seed=3).digest() == run(pool, budget, seed=3).digest()
+    assert run(pool, budget, seed=3).digest() != run(pool, budget, seed=4).digest()
+
+
+def test_a_changed_score_changes_the_digest_of_the_inputs():
+    pool = make_pool(50)
+    margins = pool.margins.copy()
+    margins[3] ^= 1
+    changed = replace(pool, margins=margins)
+    budget = make_budget(pool, 10)
+    assert digest_inputs(pool, budget, Policy()) != digest_inputs(changed, budget, Policy())
+
+
+def test_explore_picks_carry_a_probability_and_others_carry_none():
+    pool = make_pool(400, cost_bands=np.zeros(400, np.uint8))
+    result = run(pool, make_budget(pool, 100))
+    explored = result.reasons == Reason.EXPLORE
+    assert explored.sum() == 10
+    assert ((result.inclusion_probabilities > 0) == explored).all()
+    assert result.frame.counts.sum() == 400
+    assert result.frame.targets.sum() == pytest.approx(10)
+
+
+def test_a_candidate_is_explored_as_often_as_its_logged_probability_says():
+    pool = make_pool(60, sites=3)
+    budget = make_budget(pool, 60)
+    policy = Policy(explore_ratio=0.4)
+    hits, logged = np.zeros(60), np.zeros(60)
+    for seed in range(3000):
+        result = run(pool, budget, policy, seed)
+        mask = result.reasons == Reason.EXPLORE
+        hits[result.rows[mask]] += 1
+        logged[result.rows[mask]] = result.inclusion_probabilities[mask]
+    assert np.abs(hits / 3000 - logged).max() < 0.035
+
+
+def test_every_site_with_candidates_is_explored_when_the_share_allows():
+    pool = make_pool(4000, sites=4, cost_bands=np.zeros(4000, np.uint8))
+    result = run(pool, make_budget(pool, 200))
+    explored = result.site_index[result.reasons == Reason.EXPLORE]
+    assert set(explored.tolist()) == {0, 1, 2, 3}
+
+
+def test_without_terms_the_most_uncertain_are_bought():
+    pool = make_pool(300, cost_bands=np.zeros(300, np.uint8))
+    off = Switches(cells=False, classes=False, sites=False, explore=False, share_cap=False)
+    result = run(pool, make_budget(pool, 40), Policy(switches=off))
+    bought = pool.margins[result.rows]
+    assert len(result) == 40
+    assert bought.min() >= np.sort(pool.margins)[-40]
+
+
+def test_a_site_without_experts_gets_nothing():
+    pool = make_pool(300)
+    budget = make_budget(pool, 100, site_capacity=np.array([0, 50, 50, 50]))
+    assert 0 not in run(pool, budget).site_index
+
+
+def test_an_empty_pool_spends_nothing():
+    pool = make_pool(0)
+    assert len(run(pool, make_budget(pool, 100))) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"margins": np.full(10, 64, np.uint8)}, "margins"),
+        ({"site_index": np.full(10, 9, np.int32)}, "site_index"),
+        ({"cell_ids": np.zeros(3, np.uint16)}, "cell_ids"),
+        ({"prototype_classes": np.full(10, 5, np.uint16)}, "prototype_classes"),
+    ],
+)
+def test_a_malformed_pool_is_refused_by_name(change, words):
+    pool = make_pool(10, **change)
+    with pytest.raises(AllocationError, match=words):
+        run(pool, make_budget(pool, 5))
+
+
+def test_a_malformed_budget_or_policy_is_refused_by_name():
+    pool = make_pool(10)
+    with pytest.raises(AllocationError, match="cost_limit"):
+        run(pool, make_budget(pool, -1))
+    with pytest.raises(AllocationError, match="site_capacity"):
+        run(pool, make_budget(pool, 1, site_capacity=np.array([1])))
+    with pytest.raises(AllocationError, match="explore_ratio"):
+        run(pool, make_budget(pool, 1), Policy(explore_ratio=2.0))
