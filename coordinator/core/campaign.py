@@ -1,0 +1,170 @@
+"""A campaign: one labeling goal with its schema, sites, budget and cycle rules. Pure values."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from coordinator.errors import CampaignInvalid
+from model_bundle.errors import SchemaInvalid
+from model_bundle.label_schema import LabelSchema
+
+SLUG = re.compile(r"[a-z0-9-]{1,40}")
+KINDS = ("text", "image", "series", "record")
+VIEWS = ("masked", "raw")
+BUDGET_LABELS_MAX = 10_000_000
+GUIDELINE_LENGTH_MAX = 100_000
+
+
+class CampaignState(StrEnum):
+    """Whether a campaign grants and trains."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Settings of a campaign; they never change after it was created.
+
+    Attributes:
+        name: Short name, [a-z0-9-], 1 to 40 characters.
+        kind: text, image, series or record.
+        classes: Class names in order; the position is the class index.
+        sites: Ids of the sites that take part.
+        budget_labels: Labels that may be spent in all.
+        cycle_budget_labels: Labels granted in one cycle at most.
+        cycles: Training cycles after which the campaign is complete.
+        min_new_labels: Fewer new labels than this start no training.
+        explore_ratio: Share of a cycle's budget drawn by chance, 0 to 1.
+        site_share_cap: Share of the budget that one site may take, above 0 to 1.
+        overlap_count: Experts who may be asked about one item, 1 to 5.
+        overlap_ratio: Share of a cycle's budget for second questions when overlap_count > 1.
+        grant_lifetime_seconds: Time after which an unanswered grant is void.
+        pool_timeout_seconds: How long a cycle waits for sites that have not scored their pool.
+        label_timeout_seconds: How long labeling may last before training starts without the rest.
+        view: masked or raw: what scoring and training look at.
+        guideline: For experts, Markdown.
+        class_guidelines: Class name to a sentence for experts.
+        family: Model family settings, passed through to the federation.
+        training: Training settings, passed through to the federation.
+        canary_ratio: Share of agents that get a new version first, 0 for all at once.
+        canary_timeout_seconds: How long a canary waits for its agents' reports.
+        accuracy_drop_max: A candidate this much less accurate than the released one is rolled back.
+    """
+
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    sites: tuple[str, ...]
+    budget_labels: int
+    cycle_budget_labels: int
+    cycles: int
+    min_new_labels: int = 1
+    explore_ratio: float = 0.1
+    site_share_cap: float = 1.0
+    overlap_count: int = 1
+    overlap_ratio: float = 0.1
+    grant_lifetime_seconds: int = 7 * 86_400
+    pool_timeout_seconds: int = 86_400
+    label_timeout_seconds: int = 14 * 86_400
+    view: str = "masked"
+    guideline: str = ""
+    class_guidelines: Mapping[str, str] = field(default_factory=dict)
+    family: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    canary_ratio: float = 0.0
+    canary_timeout_seconds: int = 86_400
+    accuracy_drop_max: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_names(self)
+        _check_ranges(self)
+
+    @property
+    def label_schema(self) -> LabelSchema:
+        """The ordered classes as the bundle knows them."""
+        return LabelSchema(tuple(self.classes))
+
+    @property
+    def site_cap_labels(self) -> int:
+        """Labels that one site may take of the whole budget; at least 1."""
+        return max(1, math.floor(self.site_share_cap * self.budget_labels))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Returns the settings as JSON-ready values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Campaign:
+        """Reads what `to_mapping` wrote.
+
+        Raises:
+            CampaignInvalid: A key is unknown or missing, or a value breaks a rule.
+        """
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise CampaignInvalid(f"unknown key {unknown[0]!r}")
+        lists = {
+            k: tuple(v) for k, v in values.items() if k in {"classes", "sites"} and v is not None
+        }
+        try:
+            return cls(**{**values, **lists})
+        except TypeError as error:
+            raise CampaignInvalid(f"a key is missing: {error}") from None
+
+
+def _check_names(campaign: Campaign) -> None:
+    if not SLUG.fullmatch(campaign.name):
+        raise CampaignInvalid(f"name {campaign.name!r} must be 1 to 40 of a-z, 0-9 and '-'")
+    if campaign.kind not in KINDS:
+        raise CampaignInvalid(f"kind {campaign.kind!r} is not one of {', '.join(KINDS)}")
+    if campaign.view not in VIEWS:
+        raise CampaignInvalid(f"view {campaign.view!r} is not one of {', '.join(VIEWS)}")
+    if not campaign.sites or len(set(campaign.sites)) != len(campaign.sites):
+        raise CampaignInvalid("sites must name at least one site, each once")
+    for site_id in campaign.sites:
+        if not SLUG.fullmatch(site_id) or site_id == "central":
+            raise CampaignInvalid(f"site {site_id!r} must be 1 to 40 of a-z, 0-9 and '-'")
+    try:
+        known = campaign.label_schema.classes
+    except SchemaInvalid as error:
+        raise CampaignInvalid(f"classes: {error}") from None
+    strange = sorted(set(campaign.class_guidelines) - set(known))
+    if strange:
+        raise CampaignInvalid(f"a guideline names {strange[0]!r}, which is no class")
+    if len(campaign.guideline) > GUIDELINE_LENGTH_MAX:
+        raise CampaignInvalid(f"guideline is longer than {GUIDELINE_LENGTH_MAX} characters")
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "budget_labels": (1, BUDGET_LABELS_MAX),
+    "cycle_budget_labels": (1, BUDGET_LABELS_MAX),
+    "cycles": (1, 100_000),
+    "min_new_labels": (1, BUDGET_LABELS_MAX),
+    "explore_ratio": (0, 1),
+    "site_share_cap": (1e-9, 1),
+    "overlap_count": (1, 5),
+    "overlap_ratio": (0, 1),
+    "grant_lifetime_seconds": (1, 366 * 86_400),
+    "pool_timeout_seconds": (1, 366 * 86_400),
+    "label_timeout_seconds": (1, 366 * 86_400),
+    "canary_ratio": (0, 1),
+    "canary_timeout_seconds": (1, 366 * 86_400),
+    "accuracy_drop_max": (0, 1),
+}
+
+
+def _check_ranges(campaign: Campaign) -> None:
+    for name, (low, high) in _RANGES.items():
+        value = getattr(campaign, name)
+        if not isinstance(value, int | float) or not low <= value <= high:
+            raise CampaignInvalid(f"{name} must be a number from {low:g} to {high:g}")
+    if campaign.cycle_budget_labels > campaign.budget_labels:
+        raise CampaignInvalid("cycle_budget_labels must not be above budget_labels")
