@@ -1,0 +1,104 @@
+"""Computes a network with torch.
+
+Parameters are a dict of tensors, so that any arrays can be tried without building a module.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor
+
+from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, network
+
+Parameters = dict[str, Tensor]
+
+
+class _Tensors:
+    """The engine that computes with tensors."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], *, training: bool) -> None:
+        self._parameters = parameters
+        self._training = training
+
+    def linear(self, x: Tensor, name: str, width: int) -> Tensor:
+        del width
+        return F.linear(x, self._parameters[f"{name}.weight"], self._parameters[f"{name}.bias"])
+
+    def relu(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+    def convolve(self, x: Tensor, name: str, channels: int) -> Tensor:
+        del channels
+        weight, bias = self._parameters[f"{name}.weight"], self._parameters[f"{name}.bias"]
+        if x.dim() == 4:
+            return F.conv2d(x, weight, bias, padding=1)
+        return F.conv1d(x, weight, bias, padding=2)
+
+    def halve(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 2) if x.dim() == 4 else F.max_pool1d(x, 2)
+
+    def flatten(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+    def token_mean(self, x: Tensor, name: str, width: int) -> Tensor:
+        del width
+        table = self._parameters[f"{name}.weight"]
+        return F.embedding_bag(x, table, mode="mean", padding_idx=0)
+
+    def drop(self, x: Tensor, ratio: float) -> Tensor:
+        return F.dropout(x, ratio, training=self._training)
+
+    def unit(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1)
+
+    def split(self, x: Tensor, count: int, width: int) -> Tensor:
+        return x.reshape(-1, count, width)
+
+
+def forward(
+    spec: NetworkSpec, parameters: Mapping[str, Tensor], x: Tensor, *, training: bool = False
+) -> dict[str, Tensor]:
+    """Returns the outputs of the network for one input tensor of n rows."""
+    return network(spec, _Tensors(parameters, training=training), x)
+
+
+def to_parameters(arrays: Mapping[str, NDArray[np.float32]], device: torch.device) -> Parameters:
+    """Copies arrays to tensors on a device."""
+    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+
+
+def to_arrays(parameters: Mapping[str, Tensor]) -> Arrays:
+    """Copies tensors to float32 arrays."""
+    return {
+        name: tensor.detach().to("cpu", torch.float32).numpy().copy()
+        for name, tensor in parameters.items()
+    }
+
+
+def input_tensor(
+    spec: NetworkSpec, inputs: Mapping[str, NDArray[Any]], device: torch.device
+) -> Tensor:
+    """Copies the family's input to a device."""
+    return torch.from_numpy(np.ascontiguousarray(inputs[INPUT_NAMES[spec.family]])).to(device)
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """Returns the device to train on: `auto` takes CUDA where present, else the CPU."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def reproducible(device: torch.device, *, thread_count: int) -> None:
+    """Sets thread count and, on CUDA, the deterministic kernels, so that a seed fixes a result."""
+    torch.set_num_threads(thread_count)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,292 @@
+"""The site trainer: all that touches a site's labelled examples while a model learns.
+
+The same object serves a deployed site (behind a socket, `trainer_service`) and a simulation:
+
+    trainer = SiteTrainer(SiteData(train, test), spec)
+    update = trainer.train(arrays, LocalSettings(), TrainTask(seed=1, code_book=book))
+    report = trainer.assess(arrays, code_book=book, count_min=3)
+
+`arrays` are never changed. With the same data, arrays, settings and seed a CPU gives the same
+bytes. Replies hold parameters, counts and sums only; `reply_rules` checks them before they leave.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor
+
+from federation import torch_engine
+from federation.dataset import Examples, SiteData
+from federation.local_settings import LocalSettings
+from federation.networks import Arrays, NetworkSpec, check_arrays
+from federation.statistics import (
+    Calibration,
+    Counts,
+    Floats,
+    GroupSums,
+    calibration_sums,
+    class_table,
+    group_sums,
+    nearest_cells,
+)
+
+PREDICT_BATCH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class TrainTask:
+    """What differs from round to round.
+
+    Attributes:
+        seed: Fixes order of examples, dropout and committee resampling.
+        code_book: float32[K, d], or None when no cells are wanted.
+        measure: Whether to count right answers of the incoming model on the test split.
+    """
+
+    seed: int
+    code_book: Floats | None = None
+    measure: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class SiteUpdate:
+    """What one round of local training gives.
+
+    Attributes:
+        arrays: Parameters after training.
+        example_count: Examples that were learned from; with 0 the arrays are the incoming ones.
+        loss: Mean training loss of the last epoch, 0 without examples.
+        cells: Embedding sums of the training examples by cell, under the incoming model.
+        table: int64[3, C] class table of the test split, under the incoming model.
+    """
+
+    arrays: Arrays
+    example_count: int
+    loss: float
+    cells: GroupSums | None
+    table: Counts
+
+
+@dataclass(frozen=True, eq=False)
+class SiteReport:
+    """What a site measures of a finished model.
+
+    Attributes:
+        table: int64[3, C] class table of the test split.
+        classes: Embedding sums of the training examples by class, for prototypes.
+        cells: The same by cell, for the code book.
+        calibration: Sums for the temperature.
+        example_count: Training examples.
+    """
+
+    table: Counts
+    classes: GroupSums
+    cells: GroupSums | None
+    calibration: Calibration
+    example_count: int
+
+
+class SiteTrainer:
+    """Learns and measures on the examples of one site.
+
+    Args:
+        data: The site's examples.
+        spec: The network.
+        device: `auto` (CUDA where present), `cpu` or `cuda`.
+        thread_count: CPU threads of torch.
+    """
+
+    def __init__(
+        self, data: SiteData, spec: NetworkSpec, *, device: str = "auto", thread_count: int = 1
+    ) -> None:
+        self.spec = spec
+        self._device = torch_engine.choose_device(device)
+        torch_engine.reproducible(self._device, thread_count=thread_count)
+        self._train, self._test = data.train, data.test
+        self._train_input = self._on_device(data.train)
+        self._test_input = self._on_device(data.test)
+        self._train_classes = torch.from_numpy(data.train.classes).to(self._device)
+
+    @property
+    def example_count(self) -> int:
+        """Training examples."""
+        return len(self._train)
+
+    def train(self, arrays: Arrays, local: LocalSettings, task: TrainTask) -> SiteUpdate:
+        """Trains from `arrays` for `local.local_epochs` passes.
+
+        Raises:
+            NetworkInvalid: The arrays are not this network's.
+        """
+        check_arrays(arrays, self.spec)
+        parameters = torch_engine.to_parameters(arrays, self._device)
+        table = self._table(parameters) if task.measure else _no_table(self.spec)
+        cells = self._cells(parameters, task.code_book, local.group_count_min)
+        if not len(self._train):
+            return SiteUpdate(arrays, 0, 0.0, cells, table)
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(task.seed)
+            loss = self._descend(parameters, local, task.seed)
+        trained = torch_engine.to_arrays(parameters)
+        return SiteUpdate(trained, len(self._train), loss, cells, table)
+
+    def assess(self, arrays: Arrays, *, code_book: Floats | None, count_min: int) -> SiteReport:
+        """Measures a model on the test split and sums its embeddings of the training examples.
+
+        Raises:
+            NetworkInvalid: The arrays are not this network's.
+        """
+        check_arrays(arrays, self.spec)
+        parameters = torch_engine.to_parameters(arrays, self._device)
+        logits, _ = self._predict(parameters, self._test_input, len(self._test))
+        _, embedding = self._predict(parameters, self._train_input, len(self._train))
+        predicted = logits.argmax(axis=1).astype(np.int64)
+        count = self.spec.class_count
+        return SiteReport(
+            class_table(predicted, self._test.classes, class_count=count),
+            group_sums(embedding, self._train.classes, group_count=count, count_min=count_min),
+            _cell_sums(embedding, code_book, count_min),
+            calibration_sums(logits, self._test.classes, self._test.calibration),
+            len(self._train),
+        )
+
+    def predict(self, arrays: Arrays, examples: Examples) -> tuple[Floats, Floats]:
+        """Returns logits float32[n, C] and unit embeddings float32[n, d] of any examples."""
+        parameters = torch_engine.to_parameters(arrays, self._device)
+        return self._predict(parameters, self._on_device(examples), len(examples))
+
+    def _on_device(self, examples: Examples) -> Tensor | None:
+        if not len(examples):
+            return None
+        return torch_engine.input_tensor(self.spec, examples.inputs, self._device)
+
+    def _autocast(self) -> torch.autocast:
+        cuda = self._device.type == "cuda"
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=cuda)
+
+    def _table(self, parameters: torch_engine.Parameters) -> Counts:
+        logits, _ = self._predict(parameters, self._test_input, len(self._test))
+        predicted = logits.argmax(axis=1).astype(np.int64)
+        return class_table(predicted, self._test.classes, class_count=self.spec.class_count)
+
+    def _cells(
+        self, parameters: torch_engine.Parameters, code_book: Floats | None, count_min: int
+    ) -> GroupSums | None:
+        if code_book is None:
+            return None
+        _, embedding = self._predict(parameters, self._train_input, len(self._train))
+        return _cell_sums(embedding, code_book, count_min)
+
+    def _predict(
+        self, parameters: torch_engine.Parameters, x: Tensor | None, rows: int
+    ) -> tuple[Floats, Floats]:
+        logits = np.zeros((rows, self.spec.class_count), dtype=np.float32)
+        embedding = np.zeros((rows, self.spec.embedding_width), dtype=np.float32)
+        if x is None:
+            return logits, embedding
+        with torch.no_grad():
+            for start in range(0, rows, PREDICT_BATCH):
+                part = slice(start, start + PREDICT_BATCH)
+                outputs = torch_engine.forward(self.spec, parameters, x[part])
+                logits[part] = outputs["logits"].float().cpu().numpy()
+                embedding[part] = outputs["embedding"].float().cpu().numpy()
+        return logits, embedding
+
+    def _descend(
+        self, parameters: torch_engine.Parameters, local: LocalSettings, seed: int
+    ) -> float:
+        assert self._train_input is not None
+        start = {name: tensor.clone() for name, tensor in parameters.items()}
+        for tensor in parameters.values():
+            tensor.requires_grad = True
+        optimizer = _optimizer(parameters, local)
+        weights = _class_weights(self._train.classes, self.spec.class_count, local.balance)
+        class_weights = torch.from_numpy(weights).to(self._device)
+        votes = _resampling(len(self._train), self.spec.committee_count, seed).to(self._device)
+        epoch_loss = 0.0
+        for rows in _epochs(len(self._train), local, seed):
+            loss_sum = torch.zeros((), device=self._device)
+            for batch in rows:
+                index = batch.to(self._device)
+                loss = self._loss(parameters, index, class_weights, votes)
+                if local.proximal_mu:
+                    loss = loss + local.proximal_mu / 2 * _distance(parameters, start)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(list(parameters.values()), local.gradient_norm)
+                optimizer.step()
+                loss_sum += loss.detach() * len(batch)
+            epoch_loss = float(loss_sum) / len(self._train)
+        return epoch_loss
+
+    def _loss(
+        self,
+        parameters: torch_engine.Parameters,
+        index: Tensor,
+        class_weights: Tensor,
+        votes: Tensor,
+    ) -> Tensor:
+        assert self._train_input is not None
+        classes = self._train_classes[index]
+        with self._autocast():
+            x = self._train_input[index]
+            outputs = torch_engine.forward(self.spec, parameters, x, training=True)
+        loss = F.cross_entropy(outputs["logits"].float(), classes, weight=class_weights)
+        if self.spec.committee_count:
+            ballots = outputs["committee_logits"].float().transpose(1, 2)
+            targets = classes[:, None].expand(-1, self.spec.committee_count)
+            each = F.cross_entropy(ballots, targets, reduction="none")
+            loss = loss + (each * votes[index]).mean()
+        return loss
+
+
+def _no_table(spec: NetworkSpec) -> Counts:
+    return np.zeros((3, spec.class_count), dtype=np.int64)
+
+
+def _cell_sums(embedding: Floats, code_book: Floats | None, count_min: int) -> GroupSums | None:
+    if code_book is None or not len(code_book):
+        return None
+    cells = nearest_cells(embedding, code_book)
+    return group_sums(embedding, cells, group_count=len(code_book), count_min=count_min)
+
+
+def _optimizer(parameters: torch_engine.Parameters, local: LocalSettings) -> torch.optim.Optimizer:
+    tensors = list(parameters.values())
+    if local.optimizer == "adam":
+        return torch.optim.AdamW(tensors, lr=local.learning_rate, weight_decay=local.weight_decay)
+    return torch.optim.SGD(
+        tensors, lr=local.learning_rate, momentum=0.9, weight_decay=local.weight_decay
+    )
+
+
+def _class_weights(classes: Counts, class_count: int, balance: float) -> NDArray[np.float32]:
+    counts = np.maximum(np.bincount(classes, minlength=class_count), 1)
+    weights = counts.astype(np.float64) ** -balance
+    mean = weights[classes].mean() if len(classes) else 1.0
+    return (weights / mean).astype(np.float32)
+
+
+def _resampling(rows: int, members: int, seed: int) -> Tensor:
+    """Poisson(1) weights float32[rows, members]: bagging without copies (Oza, Russell, 2001)."""
+    draws = np.random.default_rng(seed).poisson(1.0, (rows, members))
+    return torch.from_numpy(draws.astype(np.float32))
+
+
+def _epochs(rows: int, local: LocalSettings, seed: int) -> Iterator[list[Tensor]]:
+    rng = np.random.default_rng(seed)
+    parts = max(1, math.ceil(rows / local.batch_size))
+    for _ in range(local.local_epochs):
+        yield [torch.from_numpy(part) for part in np.array_split(rng.permutation(rows), parts)]
+
+
+def _distance(parameters: torch_engine.Parameters, start: torch_engine.Parameters) -> Tensor:
+    return torch.stack([(p - start[name]).square().sum() for name, p in parameters.items()]).sum()
