@@ -1,7 +1,7 @@
 """What detectors say, and how their answers become one list of stretches to hide."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 STRUCTURED_TYPES = frozenset(
@@ -60,7 +60,8 @@ def union(findings: Iterable[Finding]) -> list[Finding]:
 def join_neighbours(text: str, findings: Sequence[Finding]) -> list[Finding]:
     """Join findings of one type that only spaces or name punctuation part.
 
-    >>> join_neighbours("Ada Lovelace", [Finding(0, 3, "PERSON", 1.0), Finding(4, 12, "PERSON", 0.5)])
+    >>> parts = [Finding(0, 3, "PERSON", 1.0), Finding(4, 12, "PERSON", 0.5)]
+    >>> join_neighbours("Ada Lovelace", parts)
     [Finding(start=0, end=12, entity_type='PERSON', score=1.0)]
     """
     joined: list[Finding] = []
@@ -102,12 +103,13 @@ def without_allowed(
 
 
 def every_occurrence(
-    text: str, findings: Sequence[Finding], common_words: frozenset[str] = frozenset()
+    text: str, findings: Sequence[Finding], is_ordinary: Callable[[str], bool] = lambda _: False
 ) -> list[Finding]:
     """Add all other places where a found value stands.
 
     A value of three or more letters, or of four or more signs with a digit, counts wherever it
-    stands as a whole word; parts of a person's name count alone too, unless they are common words.
+    stands as a whole word; one with digits counts inside a longer word as well. Parts of a
+    person's name count alone too, unless they are ordinary words.
 
     >>> text = "Ada Lovelace wrote. Then Lovelace slept."
     >>> [f.start for f in every_occurrence(text, [Finding(0, 12, "PERSON", 1.0)])]
@@ -115,29 +117,48 @@ def every_occurrence(
     """
     values: dict[str, Finding] = {}
     for found in findings:
-        for value in _values_of(text[found.start : found.end], found.entity_type, common_words):
+        for value in values_of(text[found.start : found.end], found.entity_type, is_ordinary):
             values.setdefault(value, found)
-    if not values:
+    pattern = occurrence_pattern(values)
+    if pattern is None:
         return list(findings)
-    alternatives = "|".join(re.escape(v) for v in sorted(values, key=len, reverse=True))
-    pattern = re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE)
     repeats = []
     for match in pattern.finditer(text):
         origin = values.get(match[0].casefold())
         if origin is not None:
-            repeats.append(
-                Finding(match.start(), match.end(), origin.entity_type, origin.score * 0.99)
-            )
-    return union([*findings, *repeats])
+            repeats.append(origin._replace(start=match.start(), end=match.end()))
+    if len(repeats) <= len(findings):
+        # Nearly always nothing new: then the merge below would only cost time.
+        known = {(f.start, f.end) for f in findings}
+        repeats = [r for r in repeats if (r.start, r.end) not in known]
+    return union([*findings, *repeats]) if repeats else list(findings)
 
 
-def _values_of(value: str, entity_type: str, common_words: frozenset[str]) -> list[str]:
+def occurrence_pattern(values: Iterable[str]) -> re.Pattern[str] | None:
+    """A pattern that finds each value; words only as whole words, values with digits anywhere."""
+    words: list[str] = []
+    codes: list[str] = []
+    for value in sorted(values, key=len, reverse=True):
+        is_code = len(value) > 4 and any(c.isdigit() for c in value)
+        (codes if is_code else words).append(re.escape(value))
+    parts = [rf"(?<!\w)(?:{'|'.join(words)})(?!\w)"] if words else []
+    parts += codes
+    return re.compile("|".join(parts), re.IGNORECASE) if parts else None
+
+
+def values_of(value: str, entity_type: str, is_ordinary: Callable[[str], bool]) -> list[str]:
+    """Case-folded values that give a finding away elsewhere; the whole value comes first."""
+    if entity_type in _LOCAL_TYPES:
+        return []
     folded = value.casefold().strip()
-    values = [folded] if is_telling(folded) and folded not in common_words else []
-    if entity_type == "PERSON":
+    values = [folded] if is_telling(folded) and not is_ordinary(folded) else []
+    if entity_type == "PERSON" and " " in folded:
         parts = re.findall(r"[^\W\d_]{3,}", folded)
-        values += [part for part in parts if part not in common_words]
+        values += [part for part in parts if not is_ordinary(part)]
     return values
+
+
+_LOCAL_TYPES = frozenset({"DATE_TIME", "AGE", "TITLE"})
 
 
 def is_telling(value: str) -> bool:

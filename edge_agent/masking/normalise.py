@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_DASHES = frozenset("\u00ad\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d")
+_DASHES = frozenset("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d")
 _QUOTES = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00b4": "'"}
+_FOLDED = {**dict.fromkeys(_DASHES, "-"), **_QUOTES}
 _INVISIBLE = frozenset("\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180e\u3164\uffa0")
 _CONFUSABLES = dict(
     zip(
@@ -51,7 +52,11 @@ class Normalised:
         """Raw offsets of a normalised span; dropped signs inside and behind are included."""
         if self.starts is None:
             return start, end
-        return self.starts[start], self.starts[end]
+        stop = end
+        # One raw sign may have become several: never cut through it.
+        while stop + 1 < len(self.starts) and self.starts[stop] == self.starts[end - 1]:
+            stop += 1
+        return self.starts[start], self.starts[stop]
 
 
 def normalise(raw: str) -> Normalised:
@@ -82,22 +87,16 @@ def without_tags(view: Normalised) -> Normalised | None:
 
 @lru_cache(maxsize=8192)
 def _fold(character: str) -> str:
-    if character in _BIDI or character in _INVISIBLE:
-        return ""
-    if character in _DASHES:
-        return "-"
-    if character in _QUOTES:
-        return _QUOTES[character]
     category = unicodedata.category(character)
-    if category in {"Cf", "Mn", "Me"}:
-        return "" if category == "Cf" or "\ufe00" <= character <= "\ufe0f" else character
-    if category == "Nd":
-        return str(unicodedata.decimal(character))
+    is_variation = "\ufe00" <= character <= "\ufe0f"
+    if category == "Cf" or is_variation or character in _INVISIBLE:
+        return ""
     if category == "Zs":
         return " "
-    if category == "No" and unicodedata.digit(character, None) is not None:
-        return str(unicodedata.digit(character))
-    return unicodedata.normalize("NFKC", character)
+    digit = unicodedata.digit(character, None)
+    if digit is not None:
+        return str(digit)
+    return _FOLDED.get(character) or unicodedata.normalize("NFKC", character)
 
 
 def _fold_characters(raw: str) -> Normalised:

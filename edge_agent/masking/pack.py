@@ -1,0 +1,91 @@
+"""The model pack on disk: tagger, gazetteer, thresholds, card. Read once, checked by hash.
+
+<pack>/pack.json       format, thresholds per level, SHA-256 of the other files
+<pack>/gazetteer.npz   hashed word lists
+<pack>/tagger.onnx     the name tagger; absent in a pack that only has rules
+<pack>/CARD.md         data, licences, attribution, measured recall
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.masking.errors import PackError
+from edge_agent.masking.gazetteer import load_flags
+
+FORMAT = "perimeter-name-pack-1"
+MAX_FILE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A loaded pack.
+
+    Attributes:
+        name: Name of the pack.
+        digest: SHA-256 of `pack.json`, which holds the digests of the other files; 32 bytes.
+        flags: Gazetteer flags by word hash.
+        tagger: ONNX graph, or None.
+        labels: Label of each output column of the tagger; the first is the outside label.
+        thresholds: Lowest probability of "not outside" that is masked, by level name.
+    """
+
+    name: str
+    digest: bytes
+    flags: Mapping[int, int]
+    tagger: bytes | None
+    labels: tuple[str, ...]
+    thresholds: Mapping[str, float]
+
+
+def load_pack(folder: Path, *, expected_sha256: str = "") -> Pack:
+    """Read and check a pack.
+
+    Args:
+        folder: Folder of the pack.
+        expected_sha256: Digest of `pack.json`, hex; empty accepts any.
+
+    Raises:
+        PackError: A file is missing, too large or altered.
+    """
+    content = _read(folder / "pack.json")
+    digest = hashlib.sha256(content)
+    if expected_sha256 and digest.hexdigest() != expected_sha256:
+        raise PackError(f"pack {folder.name} is not the pinned one (pack.json differs)")
+    try:
+        header = json.loads(content)
+        files: dict[str, str] = header["files"]
+        if header["format"] != FORMAT:
+            raise PackError(f"pack {folder.name} has format {header['format']}, wanted {FORMAT}")
+        labels, thresholds = tuple(header["labels"]), dict(header["thresholds"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PackError(f"pack {folder.name}: pack.json is unreadable") from error
+    parts = {name: _checked(folder / name, sha256) for name, sha256 in files.items()}
+    if "gazetteer.npz" not in parts:
+        raise PackError(f"pack {folder.name} has no gazetteer.npz")
+    return Pack(
+        name=folder.name,
+        digest=digest.digest(),
+        flags=load_flags(parts["gazetteer.npz"]),
+        tagger=parts.get("tagger.onnx"),
+        labels=labels,
+        thresholds=thresholds,
+    )
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    content = _read(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise PackError(f"{path.name} of pack {path.parent.name} was altered; install it again")
+    return content
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise PackError(f"{path.name} of pack {path.parent.name} is too large")
+        return path.read_bytes()
+    except OSError as error:
+        raise PackError(f"pack {path.parent.name} has no readable {path.name}") from error

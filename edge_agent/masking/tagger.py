@@ -1,0 +1,110 @@
+"""Runs the name tagger: a small ONNX graph over the tokens of a text. NumPy, onnxruntime only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.masking.errors import PackError
+from edge_agent.masking.findings import Finding
+from edge_agent.masking.tokens import Featurizer, Token
+
+WINDOW = 256
+OVERLAP = 24
+BATCH = 16
+
+FloatArray = NDArray[np.float32]
+
+
+class NameTagger:
+    """Probability of each label for each token.
+
+    Args:
+        graph: ONNX graph with inputs `words`, `trigrams`, `forms` and output `probabilities`.
+        labels: Names of the output columns; the first is the outside label.
+        featurizer: Turns tokens into the inputs.
+
+    Raises:
+        PackError: The graph cannot be loaded or does not fit the labels.
+    """
+
+    def __init__(self, graph: bytes, labels: Sequence[str], featurizer: Featurizer) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._labels = tuple(labels)
+        self._featurizer = featurizer
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
+            width = self._run(["Ann"], [[Token(0, 3, "Ann")]])[0].shape[-1]
+        except Exception as error:
+            # onnxruntime raises many unrelated types; all of them mean a bad graph.
+            raise PackError("the tagger of the pack cannot be loaded") from error
+        if width != len(self._labels):
+            raise PackError(f"the tagger gives {width} labels, the pack names {len(self._labels)}")
+
+    def find(
+        self, texts: Sequence[str], token_lists: Sequence[Sequence[Token]], threshold: float
+    ) -> list[list[Finding]]:
+        """Findings per text: tokens whose probability of any entity reaches the threshold."""
+        found: list[list[Finding]] = []
+        for probabilities, tokens in zip(
+            self.probabilities(texts, token_lists), token_lists, strict=True
+        ):
+            found.append(self._decode(probabilities, tokens, threshold))
+        return found
+
+    def probabilities(
+        self, texts: Sequence[str], token_lists: Sequence[Sequence[Token]]
+    ) -> list[FloatArray]:
+        """Label probabilities, float32[tokens, labels] for each text."""
+        jobs = [
+            (index, low)
+            for index, tokens in enumerate(token_lists)
+            for low in range(0, max(1, len(tokens) - OVERLAP), WINDOW - OVERLAP)
+        ]
+        results: list[FloatArray] = [
+            np.zeros((len(tokens), len(self._labels)), np.float32) for tokens in token_lists
+        ]
+        jobs.sort(key=lambda job: min(WINDOW, len(token_lists[job[0]]) - job[1]))
+        for first in range(0, len(jobs), BATCH):
+            batch = jobs[first : first + BATCH]
+            windows = [token_lists[index][low : low + WINDOW] for index, low in batch]
+            outputs = self._run([texts[index] for index, _ in batch], windows)
+            for (index, low), window, output in zip(batch, windows, outputs, strict=True):
+                target = results[index][low : low + len(window)]
+                better = output[: len(window), 0] < target[:, 0]
+                fresh = target.sum(axis=1) == 0
+                chosen = better | fresh
+                target[chosen] = output[: len(window)][chosen]
+        return results
+
+    def _run(self, texts: Sequence[str], token_lists: Sequence[Sequence[Token]]) -> FloatArray:
+        arrays = self._featurizer.arrays(texts, token_lists)
+        outputs: list[FloatArray] = self._session.run(
+            ["probabilities"],
+            {"words": arrays.words, "trigrams": arrays.trigrams, "forms": arrays.forms},
+        )
+        return outputs[0]
+
+    def _decode(
+        self, probabilities: FloatArray, tokens: Sequence[Token], threshold: float
+    ) -> list[Finding]:
+        scores = 1.0 - probabilities[:, 0]
+        findings: list[Finding] = []
+        for here in np.flatnonzero(scores >= threshold).tolist():
+            label = self._labels[1 + int(probabilities[here, 1:].argmax())]
+            token, score = tokens[here], float(scores[here])
+            last = findings[-1] if findings else None
+            is_next = last is not None and here > 0 and last.end == tokens[here - 1].end
+            if last is not None and is_next and label == last.entity_type:
+                findings[-1] = Finding(last.start, token.end, label, max(last.score, score))
+                continue
+            findings.append(Finding(token.start, token.end, label, score))
+        return [f for f in findings if f.end - f.start > 1 or f.score > 0.5]

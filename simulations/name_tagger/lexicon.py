@@ -1,0 +1,143 @@
+"""Word lists: names, places, ordinary words. From Faker, phonenumbers and the standard library.
+
+Faker (MIT) brings first and last names and places of its locales, `phonenumbers` (Apache-2.0) the
+place names of its area-code tables, and the standard library's own documentation (PSF) tells
+which words people write in lower case.
+"""
+
+import importlib
+import pkgutil
+import re
+import sysconfig
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from edge_agent.masking.gazetteer import Flag
+from edge_agent.masking.tokens import word_hash
+from simulations.name_tagger.words import EVERYDAY_WORDS, ORGANIZATION_WORDS
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_LOREM_LOCALES = ("en_US", "de_DE", "es_ES", "fr_FR", "it_IT", "nl_NL", "pt_BR")
+
+
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """Word lists for the generator; every tuple is sorted, so that a seed means the same texts."""
+
+    first_names: tuple[str, ...]
+    last_names: tuple[str, ...]
+    places: tuple[str, ...]
+    countries: tuple[str, ...]
+    ordinary: frozenset[str]
+
+
+@cache
+def load_lexicon() -> Lexicon:
+    """Collect all word lists. Takes a few seconds; the result is kept."""
+    first, last = _person_names()
+    return Lexicon(
+        first_names=_tidy(first),
+        last_names=_tidy(last),
+        places=_tidy([*_faker_places(), *_area_code_places()]),
+        countries=_countries(),
+        ordinary=ordinary_words(),
+    )
+
+
+def gazetteer_flags(lexicon: Lexicon, extra_ordinary: Iterable[str] = ()) -> dict[int, int]:
+    """Flags by word hash: what a word may be, see `Flag`."""
+    flags: Counter[int] = Counter()
+
+    def mark(phrases: Iterable[str], flag: Flag) -> None:
+        for phrase in phrases:
+            for word in _WORD.findall(phrase):
+                flags[word_hash(word)] |= flag
+
+    mark(lexicon.first_names, Flag.FIRST_NAME)
+    mark(lexicon.last_names, Flag.LAST_NAME)
+    mark(lexicon.places, Flag.PLACE)
+    mark(lexicon.countries, Flag.PLACE)
+    mark(ORGANIZATION_WORDS, Flag.ORGANIZATION)
+    mark(lexicon.ordinary, Flag.ORDINARY)
+    mark(extra_ordinary, Flag.ORDINARY)
+    return {code: int(flag) for code, flag in flags.items()}
+
+
+@cache
+def ordinary_words() -> frozenset[str]:
+    """Words that the standard library's documentation, lorem lists and our list write small."""
+    counts: Counter[str] = Counter()
+    from pydoc_data.topics import topics
+
+    for page in topics.values():
+        counts.update(re.findall(r"\b[a-z]{2,}\b", page))
+    for source in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        for comment in re.findall(r"#(.*)", source.read_text(errors="replace")):
+            counts.update(re.findall(r"\b[a-z]{3,}\b", comment))
+    words = {word for word, count in counts.items() if count >= 3}
+    lorem = importlib.import_module("faker.providers.lorem.en_US")
+    words.update(word.lower() for word in lorem.Provider.word_list)
+    words.update(EVERYDAY_WORDS)
+    return frozenset(words)
+
+
+def _person_names() -> tuple[list[str], list[str]]:
+    first: list[str] = []
+    last: list[str] = []
+    for provider in _providers("faker.providers.person"):
+        for attribute in dir(provider):
+            values = getattr(provider, attribute)
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                continue
+            if attribute.startswith("first_name"):
+                first += [v for v in values if isinstance(v, str)]
+            elif attribute.startswith("last_name"):
+                last += [v for v in values if isinstance(v, str)]
+    return first, last
+
+
+def _faker_places() -> Iterator[str]:
+    for provider in _providers("faker.providers.address"):
+        for attribute in ("cities", "city_names", "states", "towns", "municipalities"):
+            values = getattr(provider, attribute, ())
+            yield from (v for v in values if isinstance(v, str))
+
+
+def _countries() -> tuple[str, ...]:
+    provider = importlib.import_module("faker.providers.address.en").Provider
+    short = (c for c in provider.countries if "(" not in c and len(c) < 26)
+    return tuple(sorted({*short, "USA", "U.S.", "UK", "England", "Scotland", "Wales"}))
+
+
+def _area_code_places() -> Iterator[str]:
+    """Place names in the area-code tables of `phonenumbers`, all languages in Latin letters."""
+    from phonenumbers import geodata
+
+    for module in pkgutil.iter_modules(geodata.__path__):
+        if not module.name.startswith("data"):
+            continue
+        table = importlib.import_module(f"phonenumbers.geodata.{module.name}").data
+        for names in table.values():
+            for name in names.values():
+                yield from re.split(r"[/,(]| - ", name)
+
+
+def _providers(package: str) -> Iterator[type]:
+    root = importlib.import_module(package)
+    for module in sorted(m.name for m in pkgutil.iter_modules(root.__path__)):
+        yield importlib.import_module(f"{package}.{module}").Provider
+
+
+def _tidy(names: Iterable[str]) -> tuple[str, ...]:
+    """Latin-letter names of sensible length, sorted, once each."""
+    kept = {name.strip(" .-") for name in names}
+    return tuple(sorted(n for n in kept if 2 <= len(n) <= 32 and _is_latin(n) and n[0].isupper()))
+
+
+def _is_latin(name: str) -> bool:
+    return all(c < "\u0250" or "\u1e00" <= c <= "\u1eff" for c in name) and not any(
+        c.isdigit() for c in name
+    )
