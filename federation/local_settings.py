@@ -30,8 +30,8 @@ class LocalSettings:
 
     local_epochs: int = 4
     batch_size: int = 16
-    learning_rate: float = 0.002
-    optimizer: str = "adam"
+    learning_rate: float = 0.05
+    optimizer: str = "sgd"
     weight_decay: float = 0.0
     gradient_norm: float = 5.0
     proximal_mu: float = 0.0

@@ -1,0 +1,243 @@
+"""The two commands that a site's trainer takes, and its two replies, as frames.
+
+`train` brings parameters and settings and takes back parameters; `assess` brings a finished model
+and takes back counts and sums. Replies have exactly the keys written here: an unknown or missing
+key is refused on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.errors import FrameInvalid
+from federation.frames import Frame
+from federation.local_settings import LocalSettings
+from federation.networks import Arrays, NetworkSpec, parameter_layout
+from federation.statistics import RELIABILITY_BINS, TEMPERATURES, Calibration, GroupSums
+
+TRAIN, ASSESS, UPDATE, REPORT, REFUSED = "train", "assess", "update", "report", "refused"
+PARAMETER = "parameter/"
+CODE_BOOK = "code_book"
+REASON_CHARACTERS_MAX = 300
+
+
+@dataclass(frozen=True, eq=False)
+class Command:
+    """What the centre asks of a site.
+
+    Attributes:
+        kind: train or assess.
+        campaign_id: 32 hex digits.
+        run_key: Names the training run; a site keeps its examples fixed while it lasts.
+        spec: The network.
+        local: Local training settings.
+        seed: Seed of the round.
+        arrays: Parameters of the shared model.
+        code_book: float32[K, d]; K may be 0.
+    """
+
+    kind: str
+    campaign_id: str
+    run_key: str
+    spec: NetworkSpec
+    local: LocalSettings
+    seed: int
+    arrays: Arrays
+    code_book: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateReply:
+    """A site's answer to `train`; see `training.SiteUpdate`."""
+
+    arrays: Arrays
+    example_count: int
+    loss: float
+    cells: GroupSums
+    table: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportReply:
+    """A site's answer to `assess`; see `training.SiteReport`."""
+
+    table: NDArray[np.int64]
+    classes: GroupSums
+    cells: GroupSums
+    calibration: Calibration
+    example_count: int
+
+
+def command_frame(command: Command) -> Frame:
+    """Returns the frame of a command."""
+    fields = {
+        "campaign_id": command.campaign_id,
+        "run_key": command.run_key,
+        "network": command.spec.to_mapping(),
+        "local": command.local.to_mapping(),
+        "seed": command.seed,
+    }
+    arrays: dict[str, NDArray[Any]] = {PARAMETER + n: a for n, a in command.arrays.items()}
+    return Frame(command.kind, fields, {**arrays, CODE_BOOK: command.code_book})
+
+
+def read_command(frame: Frame) -> Command:
+    """Reads a command at the site.
+
+    Raises:
+        FrameInvalid: It is no command, or a key is unknown or missing.
+        RequestInvalid: A setting is out of range.
+    """
+    expected = {"campaign_id", "run_key", "network", "local", "seed"}
+    if frame.kind not in (TRAIN, ASSESS) or set(frame.fields) != expected:
+        raise FrameInvalid(f"the trainer takes train and assess with known keys, not {frame.kind}")
+    spec = NetworkSpec.from_mapping(frame.fields["network"])
+    names = {PARAMETER + name for name in parameter_layout(spec)} | {CODE_BOOK}
+    if set(frame.arrays) != names:
+        raise FrameInvalid("the command's arrays are not the network's parameters and a code book")
+    campaign_id = str(frame.fields["campaign_id"])
+    if len(campaign_id) != 32 or not set(campaign_id) <= set("0123456789abcdef"):
+        raise FrameInvalid("campaign_id must have 32 hex digits")
+    return Command(
+        frame.kind,
+        campaign_id,
+        str(frame.fields["run_key"])[:200],
+        spec,
+        LocalSettings.from_mapping(frame.fields["local"]),
+        int(frame.fields["seed"]),
+        _parameters(frame.arrays),
+        _shaped(frame.arrays, CODE_BOOK, "<f4", (None, spec.embedding_width)),
+    )
+
+
+def update_frame(reply: UpdateReply) -> Frame:
+    """Returns the frame of an update: parameters, one count, one loss, cell sums, class table."""
+    arrays: dict[str, NDArray[Any]] = {PARAMETER + n: a for n, a in reply.arrays.items()}
+    arrays |= {
+        "cell_counts": reply.cells.counts,
+        "cell_sums": reply.cells.sums,
+        "class_table": reply.table,
+    }
+    fields = {"example_count": reply.example_count, "loss": reply.loss}
+    return Frame(UPDATE, fields, arrays)
+
+
+def read_update(frame: Frame, spec: NetworkSpec, cell_count: int) -> UpdateReply:
+    """Reads an update at the centre; values are judged by `screening`.
+
+    Raises:
+        FrameInvalid: Keys, shapes or dtypes are not the known ones.
+    """
+    names = {PARAMETER + name for name in parameter_layout(spec)}
+    _known(
+        frame,
+        UPDATE,
+        {"example_count", "loss"},
+        {"cell_counts", "cell_sums", "class_table"} | names,
+    )
+    arrays = frame.arrays
+    for name, shape in parameter_layout(spec).items():
+        _shaped(arrays, PARAMETER + name, "<f4", shape)
+    return UpdateReply(
+        _parameters(arrays),
+        _count(frame.fields["example_count"]),
+        _number(frame.fields["loss"]),
+        _groups(arrays, "cell", (cell_count, spec.embedding_width)),
+        _shaped(arrays, "class_table", "<i8", (3, spec.class_count)),
+    )
+
+
+def report_frame(reply: ReportReply) -> Frame:
+    """Returns the frame of a report: counts and sums only."""
+    calibration = reply.calibration
+    arrays: dict[str, NDArray[Any]] = {
+        "class_table": reply.table,
+        "class_counts": reply.classes.counts,
+        "class_sums": reply.classes.sums,
+        "cell_counts": reply.cells.counts,
+        "cell_sums": reply.cells.sums,
+        "loss_sums": calibration.loss_sums,
+        "bin_counts": calibration.bin_counts,
+        "bin_confidences": calibration.bin_confidences,
+        "bin_correct": calibration.bin_correct,
+    }
+    fields = {"example_count": reply.example_count, "loss_count": calibration.loss_count}
+    return Frame(REPORT, fields, arrays)
+
+
+def read_report(frame: Frame, spec: NetworkSpec, cell_count: int) -> ReportReply:
+    """Reads a report at the centre; values are judged by `screening`.
+
+    Raises:
+        FrameInvalid: Keys, shapes or dtypes are not the known ones.
+    """
+    keys = {"class_table", "class_counts", "class_sums", "cell_counts", "cell_sums", "loss_sums"}
+    keys |= {"bin_counts", "bin_confidences", "bin_correct"}
+    _known(frame, REPORT, {"example_count", "loss_count"}, keys)
+    arrays, width = frame.arrays, spec.embedding_width
+    bins = (len(TEMPERATURES), RELIABILITY_BINS)
+    calibration = Calibration(
+        _shaped(arrays, "loss_sums", "<f8", (len(TEMPERATURES),)),
+        _count(frame.fields["loss_count"]),
+        _shaped(arrays, "bin_counts", "<i8", bins),
+        _shaped(arrays, "bin_confidences", "<f8", bins),
+        _shaped(arrays, "bin_correct", "<i8", bins),
+    )
+    return ReportReply(
+        _shaped(arrays, "class_table", "<i8", (3, spec.class_count)),
+        _groups(arrays, "class", (spec.class_count, width)),
+        _groups(arrays, "cell", (cell_count, width)),
+        calibration,
+        _count(frame.fields["example_count"]),
+    )
+
+
+def refused_frame(error: Exception) -> Frame:
+    """Returns the frame of a refusal: the error's kind only where its text may name site data."""
+    return Frame(REFUSED, {"reason": type(error).__name__[:REASON_CHARACTERS_MAX]})
+
+
+def _known(frame: Frame, kind: str, fields: set[str], arrays: set[str]) -> None:
+    if frame.kind == REFUSED:
+        reason = str(frame.fields.get("reason", ""))[:REASON_CHARACTERS_MAX]
+        raise FrameInvalid(f"the site's trainer refused: {reason}")
+    if frame.kind != kind or set(frame.fields) != fields or set(frame.arrays) != arrays:
+        raise FrameInvalid(f"the reply is not a {kind} with the known keys")
+
+
+def _parameters(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    return {n.removeprefix(PARAMETER): a for n, a in arrays.items() if n.startswith(PARAMETER)}
+
+
+def _groups(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> GroupSums:
+    counts = _shaped(arrays, f"{name}_counts", "<i8", shape[:1])
+    return GroupSums(counts, _shaped(arrays, f"{name}_sums", "<f4", shape))
+
+
+def _shaped(
+    arrays: Mapping[str, NDArray[Any]], name: str, dtype: str, shape: tuple[int | None, ...]
+) -> NDArray[Any]:
+    array = arrays[name]
+    fits = len(shape) == array.ndim and all(
+        want in (None, size) for want, size in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype != np.dtype(dtype):
+        raise FrameInvalid(f"{name} is {array.dtype}{array.shape}, expected {dtype}{shape}")
+    return array
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 40:
+        raise FrameInvalid(f"a count must be a whole number from 0, not {value!r}")
+    return value
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise FrameInvalid(f"a measurement must be a number, not {value!r}")
+    return float(value)

@@ -1,0 +1,227 @@
+"""The round loop of a run, over any transport: deployed Flower, in process, or a test's.
+
+    state = run_rounds(plan, transport, state, after_round)
+    reports = ask_reports(plan, transport, state)
+
+A round sends the model to every site that is online, waits for all answers or the round's
+time-out, screens them, and needs a quorum; it then aggregates, moves the code book one step and
+hands the new state to `after_round`, which writes the checkpoint. All chance comes from the run's
+seed and the round's number, so a resumed run equals the uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from federation import frames, messages
+from federation.aggregation import AggregationSettings, Update, aggregate
+from federation.checkpoint import RoundState
+from federation.errors import QuorumMissed
+from federation.local_settings import LocalSettings
+from federation.networks import Arrays, NetworkSpec
+from federation.reply_rules import update_norm
+from federation.requests import RoundSettings
+from federation.screening import (
+    ReportVerdict,
+    Screening,
+    UpdateVerdict,
+    screen_reports,
+    screen_updates,
+)
+from federation.statistics import GroupSums, accuracy, next_code_book
+
+AfterRound = Callable[[RoundState, Mapping[str, Any]], RoundState]
+
+
+class Transport(Protocol):
+    """Carries frames to sites and back."""
+
+    def sites(self) -> list[str]:
+        """Sites that are online now, in name order."""
+        ...
+
+    def exchange(self, frame: bytes, sites: list[str], *, timeout_seconds: float) -> Replies:
+        """Sends one frame to all sites; returns answers and, per silent site, the reason."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Replies:
+    """Frames of the sites that answered in time, and the reason for each that did not."""
+
+    frames: Mapping[str, bytes]
+    silent: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """What stays the same in all rounds of a run."""
+
+    campaign_id: str
+    run_key: str
+    spec: NetworkSpec
+    rounds: RoundSettings
+    local: LocalSettings
+    aggregation: AggregationSettings
+    label_counts: Mapping[str, int]
+    seed: int
+
+
+def run_rounds(
+    plan: RunPlan, transport: Transport, state: RoundState, after_round: AfterRound
+) -> RoundState:
+    """Runs the rounds that are left and returns the last state.
+
+    Raises:
+        QuorumMissed: A round had no quorum in all its attempts; finished rounds are kept.
+    """
+    while state.round_number < plan.rounds.rounds:
+        verdict, silent = _answered(plan, transport, state)
+        following, facts = next_state(plan, state, verdict)
+        facts["silent"] = dict(silent)
+        state = after_round(following, facts)
+    return state
+
+
+def next_state(
+    plan: RunPlan, state: RoundState, verdict: UpdateVerdict
+) -> tuple[RoundState, dict[str, Any]]:
+    """Returns the state after a round, and the facts of the round. Pure."""
+    number = state.round_number + 1
+    updates = _clipped(state.arrays, verdict.updates, plan.rounds.update_clip_norm)
+    arrays, server = aggregate(state.arrays, updates, state.server, plan.aggregation)
+    arrays = _noised(arrays, plan, number, len(updates))
+    rng = np.random.default_rng([plan.seed, number, 1])
+    cells = sum_groups([reply.cells for reply in verdict.replies.values()])
+    code_book = next_code_book(state.code_book, cells, rng) if cells else state.code_book
+    table = sum(reply.table for reply in verdict.replies.values())
+    facts: dict[str, Any] = {
+        "sites": {u.site: {"examples": int(u.weight)} for u in verdict.updates},
+        "refused": dict(verdict.refused),
+        "loss": _mean_loss(verdict),
+        "accuracy_before": accuracy(np.asarray(table)) if verdict.replies else 0.0,
+    }
+    return RoundState(number, arrays, server, code_book, state.chain), facts
+
+
+def ask_reports(
+    plan: RunPlan, transport: Transport, state: RoundState
+) -> tuple[ReportVerdict, Mapping[str, str]]:
+    """Asks every site to measure the final model; returns usable reports and silent sites.
+
+    Raises:
+        QuorumMissed: Too few sites answered usably in all attempts.
+    """
+    frame = _frame(plan, state, messages.ASSESS)
+    for _ in range(plan.rounds.round_attempts):
+        sites = transport.sites()
+        replies = transport.exchange(
+            frame, sites, timeout_seconds=plan.rounds.round_timeout_seconds
+        )
+        verdict = screen_reports(replies.frames, _screening(plan, state))
+        if len(verdict.reports) >= quorum(plan.rounds, len(sites)):
+            return verdict, replies.silent
+    raise _missed("the evaluation", verdict.refused, replies.silent)
+
+
+def quorum(rounds: RoundSettings, site_count: int) -> int:
+    """Returns how many usable replies a round needs.
+
+    >>> quorum(RoundSettings(quorum_ratio=0.6), 3)
+    2
+    """
+    return max(rounds.quorum_count, math.ceil(rounds.quorum_ratio * site_count - 1e-9))
+
+
+def sum_groups(groups: list[GroupSums]) -> GroupSums | None:
+    """Adds the counts and sums of all sites; None for none.
+
+    >>> sum_groups([]) is None
+    True
+    """
+    if not groups:
+        return None
+    counts = np.sum([group.counts for group in groups], axis=0)
+    sums = np.sum([group.sums for group in groups], axis=0, dtype=np.float64)
+    return GroupSums(counts, np.asarray(sums, dtype=np.float32))
+
+
+def _answered(
+    plan: RunPlan, transport: Transport, state: RoundState
+) -> tuple[UpdateVerdict, Mapping[str, str]]:
+    frame = _frame(plan, state, messages.TRAIN)
+    for _ in range(plan.rounds.round_attempts):
+        sites = transport.sites()
+        replies = transport.exchange(
+            frame, sites, timeout_seconds=plan.rounds.round_timeout_seconds
+        )
+        verdict = screen_updates(state.arrays, replies.frames, _screening(plan, state))
+        empty = [s for s, reason in verdict.refused.items() if "no labelled examples" in reason]
+        if len(verdict.updates) >= quorum(plan.rounds, len(sites) - len(empty)):
+            return verdict, replies.silent
+    raise _missed(f"round {state.round_number + 1}", verdict.refused, replies.silent)
+
+
+def _missed(what: str, refused: Mapping[str, str], silent: Mapping[str, str]) -> QuorumMissed:
+    reasons = "; ".join(
+        f"{site}: {reason}" for site, reason in sorted({**silent, **refused}.items())
+    )
+    return QuorumMissed(f"{what} had no quorum ({reasons or 'no site is online'})")
+
+
+def _frame(plan: RunPlan, state: RoundState, kind: str) -> bytes:
+    command = messages.Command(
+        kind,
+        plan.campaign_id,
+        plan.run_key,
+        plan.spec,
+        plan.local,
+        int(np.random.default_rng([plan.seed, state.round_number]).integers(1 << 31)),
+        state.arrays,
+        state.code_book,
+    )
+    return frames.encode(messages.command_frame(command))
+
+
+def _screening(plan: RunPlan, state: RoundState) -> Screening:
+    return Screening(
+        plan.spec,
+        len(state.code_book),
+        plan.local.group_count_min,
+        plan.rounds.norm_ratio_max,
+        plan.label_counts,
+    )
+
+
+def _mean_loss(verdict: UpdateVerdict) -> float:
+    total = sum(update.weight for update in verdict.updates)
+    losses = [verdict.replies[u.site].loss * u.weight for u in verdict.updates]
+    return sum(losses) / total if total else 0.0
+
+
+def _clipped(arrays: Arrays, updates: tuple[Update, ...], clip_norm: float) -> list[Update]:
+    if not clip_norm:
+        return list(updates)
+    clipped = []
+    for update in updates:
+        share = np.float32(min(1.0, clip_norm / max(update_norm(arrays, update.arrays), 1e-12)))
+        moved = {n: a + share * (update.arrays[n] - a) for n, a in arrays.items()}
+        clipped.append(Update(update.site, moved, 1.0))
+    return clipped
+
+
+def _noised(arrays: Arrays, plan: RunPlan, number: int, site_count: int) -> Arrays:
+    """Gaussian noise on the mean of clipped updates; equal site weights make its scale right."""
+    if not plan.rounds.noise_multiplier or not site_count:
+        return arrays
+    rng = np.random.default_rng([plan.seed, number, 2])
+    scale = plan.rounds.noise_multiplier * plan.rounds.update_clip_norm / site_count
+    return {
+        name: (array + scale * rng.standard_normal(array.shape)).astype(np.float32)
+        for name, array in arrays.items()
+    }

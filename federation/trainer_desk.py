@@ -1,0 +1,136 @@
+"""The trainer behind one door: a frame comes in, a checked frame goes out.
+
+A desk keeps the site's examples and the last network warm. Examples are read again when a new run
+begins and the label store has changed, and stay fixed while a run lasts, so that a resumed round
+equals the lost one. The socket service and the in-process simulations share this class.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from federation import frames, messages
+from federation.dataset import SiteData
+from federation.errors import FederationError
+from federation.networks import NetworkSpec
+from federation.reply_rules import check_report, check_update
+from federation.statistics import GroupSums
+from federation.training import SiteReport, SiteTrainer, SiteUpdate, TrainTask
+
+LoadExamples = Callable[[bytes, NetworkSpec], SiteData]
+StoreStamp = Callable[[], object]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DeskLimits:
+    """What the site allows, whatever the centre asks.
+
+    Attributes:
+        group_count_min: Smallest number of examples behind a reported sum.
+        device: auto, cpu or cuda.
+        thread_count: CPU threads for training.
+    """
+
+    group_count_min: int = 3
+    device: str = "auto"
+    thread_count: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Warm:
+    """A trainer with its examples, the store's stamp when they were read, and the run."""
+
+    campaign_id: str
+    spec: NetworkSpec
+    run_key: str
+    stamp: object
+    trainer: SiteTrainer
+
+
+class TrainerDesk:
+    """Answers `train` and `assess` commands for one site.
+
+    Args:
+        load: Reads the examples of a campaign (16 bytes) for a network.
+        stamp: A value that changes whenever the label store does.
+        limits: The site's own limits.
+    """
+
+    def __init__(
+        self, load: LoadExamples, stamp: StoreStamp, limits: DeskLimits | None = None
+    ) -> None:
+        self._load, self._stamp = load, stamp
+        self._limits = limits or DeskLimits()
+        self._warm: dict[str, _Warm] = {}
+
+    def handle(self, raw: bytes) -> bytes:
+        """Answers one frame. A failure becomes a refusal that names its kind and no data."""
+        try:
+            return frames.encode(self._answer(messages.read_command(frames.decode(raw))))
+        except FederationError as error:
+            _log.warning("refused a command: %s", error)
+            return frames.encode(messages.refused_frame(error))
+
+    def _answer(self, command: messages.Command) -> frames.Frame:
+        trainer = self._trainer(command)
+        count_min = max(self._limits.group_count_min, command.local.group_count_min)
+        if command.kind == messages.ASSESS:
+            report = trainer.assess(
+                command.arrays, code_book=command.code_book, count_min=count_min
+            )
+            reply = _report(report, command)
+            check_report(reply, count_min)
+            return messages.report_frame(reply)
+        task = TrainTask(command.seed, command.code_book)
+        update = _update(trainer.train(command.arrays, command.local, task), command)
+        check_update(command.arrays, update, command.spec, count_min)
+        return messages.update_frame(update)
+
+    def _trainer(self, command: messages.Command) -> SiteTrainer:
+        warm = self._warm.get(command.campaign_id)
+        stamp = self._stamp()
+        if (
+            warm
+            and warm.spec == command.spec
+            and (warm.run_key == command.run_key or warm.stamp == stamp)
+        ):
+            self._warm[command.campaign_id] = _Warm(
+                command.campaign_id, warm.spec, command.run_key, warm.stamp, warm.trainer
+            )
+            return warm.trainer
+        data = self._load(bytes.fromhex(command.campaign_id), command.spec)
+        trainer = SiteTrainer(
+            data,
+            command.spec,
+            device=self._limits.device,
+            thread_count=self._limits.thread_count,
+        )
+        self._warm[command.campaign_id] = _Warm(
+            command.campaign_id, command.spec, command.run_key, stamp, trainer
+        )
+        _log.info("campaign %s: %d examples", command.campaign_id, trainer.example_count)
+        return trainer
+
+
+def _no_cells(command: messages.Command) -> GroupSums:
+    cells, width = command.code_book.shape
+    return GroupSums(np.zeros(cells, np.int64), np.zeros((cells, width), np.float32))
+
+
+def _update(update: SiteUpdate, command: messages.Command) -> messages.UpdateReply:
+    cells = update.cells or _no_cells(command)
+    return messages.UpdateReply(
+        update.arrays, update.example_count, update.loss, cells, update.table
+    )
+
+
+def _report(report: SiteReport, command: messages.Command) -> messages.ReportReply:
+    cells = report.cells or _no_cells(command)
+    return messages.ReportReply(
+        report.table, report.classes, cells, report.calibration, report.example_count
+    )
