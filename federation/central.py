@@ -1,0 +1,294 @@
+"""The central side of one run: resume, rounds, checkpoints, then the sites' assessment.
+
+`train_run` is what the deployed server app calls, and what simulations call in process. It leaves
+checkpoints and an `assessment/` folder; `publish` makes the signed bundle from those, in another
+process, so that the signing key is never near code that talks to sites.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation import checkpoint, frames, onnx_engine, run_files
+from federation.aggregation import ServerState
+from federation.checkpoint import RoundState
+from federation.errors import CheckpointInvalid, FederationError, RequestInvalid
+from federation.networks import Arrays, initial_arrays
+from federation.requests import TrainingRequest
+from federation.round_loop import RunPlan, Transport, ask_reports, quorum, run_rounds, sum_groups
+from federation.screening import ReportVerdict
+from federation.statistics import (
+    Calibration,
+    accuracy,
+    f1_scores,
+    macro_f1,
+    next_code_book,
+    prototypes,
+    seeded_code_book,
+    temperature_of,
+)
+from model_bundle.errors import BundleError
+from model_bundle.manifest import PART_CODE_BOOK, PART_MODEL, Bundle, unpack
+
+FACTS_NAME = "facts.json"
+ARRAYS_NAME = "arrays.frame"
+_NODE_PAUSE_SECONDS = 0.5
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """What the sites measured of the final model.
+
+    Attributes:
+        prototypes: float32[C, d].
+        code_book: float32[K, d].
+        temperature: Softmax temperature.
+        calibration_error: In [0, 1], -1 when unknown.
+        evaluation: Accuracy, macro F1, per class and per site, JSON-ready.
+        facts: Sites, example counts, refusals, JSON-ready.
+    """
+
+    prototypes: NDArray[np.float32]
+    code_book: NDArray[np.float32]
+    temperature: float
+    calibration_error: float
+    evaluation: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def plan_of(request: TrainingRequest) -> RunPlan:
+    """Returns the request's plan of rounds."""
+    settings = request.settings
+    return RunPlan(
+        request.campaign_id,
+        request.run_key,
+        request.network,
+        settings.rounds,
+        settings.local,
+        settings.aggregation,
+        request.label_counts,
+        request.seed,
+    )
+
+
+def train_run(
+    request: TrainingRequest,
+    transport: Transport,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Runs or resumes a training run up to its assessment.
+
+    Args:
+        request: The order; its folder takes the files.
+        transport: Reaches the sites.
+        clock: Monotonic seconds.
+        pause: Waits.
+
+    Raises:
+        QuorumMissed: Too few sites; finished rounds are kept, a later call resumes.
+    """
+    plan, folder, digest = plan_of(request), request.folder, request.digest()
+    state = checkpoint.resume(folder, start_state(request), digest)
+    total = plan.rounds.rounds
+    run_files.write_state(folder, "training", round_number=state.round_number, rounds=total)
+    _await_sites(request, transport, clock=clock, pause=pause)
+    began = clock()
+
+    def after_round(following: RoundState, facts: Mapping[str, Any]) -> RoundState:
+        nonlocal began
+        timed = {**facts, "seconds": round(clock() - began, 3)}
+        saved = checkpoint.save(folder, following, digest, timed)
+        run_files.write_state(folder, "training", round_number=saved.round_number, rounds=total)
+        _log.info("round %d of %d: %s", saved.round_number, total, timed)
+        began = clock()
+        return saved
+
+    state = run_rounds(plan, transport, state, after_round)
+    verdict, silent = ask_reports(plan, transport, state)
+    save_assessment(folder, assess(request, state, verdict, silent), digest)
+
+
+def start_state(request: TrainingRequest) -> RoundState:
+    """Returns the state before the first round: the parent's parameters, or seeded ones.
+
+    Raises:
+        RequestInvalid: The parent bundle is missing or damaged.
+        NetworkInvalid: The parent was another network.
+    """
+    spec, cells = request.network, request.settings.rounds.cell_count
+    seeded = seeded_code_book(cells, spec.embedding_width, seed=request.seed)
+    if request.parent_bundle is None:
+        return RoundState(0, initial_arrays(spec, seed=request.seed), ServerState(), seeded)
+    parent = read_bundle(request.parent_bundle)
+    arrays = onnx_engine.arrays_of(parent.parts[PART_MODEL], spec)
+    book = np.frombuffer(parent.parts.get(PART_CODE_BOOK, b""), dtype="<f4")
+    fits = book.size == cells * spec.embedding_width
+    code_book = book.reshape(cells, spec.embedding_width).copy() if fits else seeded
+    return RoundState(0, arrays, ServerState(), code_book)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Reads a bundle file.
+
+    Raises:
+        RequestInvalid: It is missing or damaged.
+    """
+    try:
+        return unpack(path.read_bytes())
+    except OSError as error:
+        raise RequestInvalid(f"bundle {path} cannot be read: {error.strerror}") from None
+    except BundleError as error:
+        raise RequestInvalid(f"bundle {path}: {error}") from None
+
+
+def assess(
+    request: TrainingRequest,
+    state: RoundState,
+    verdict: ReportVerdict,
+    silent: Mapping[str, str],
+) -> Assessment:
+    """Adds up the sites' reports. Pure."""
+    reports = [verdict.reports[site] for site in sorted(verdict.reports)]
+    classes = sum_groups([report.classes for report in reports])
+    cells = sum_groups([report.cells for report in reports])
+    assert classes is not None
+    assert cells is not None
+    rng = np.random.default_rng([request.seed, state.round_number, 3])
+    temperature, error = temperature_of(_sum_calibrations([r.calibration for r in reports]))
+    table = np.sum([report.table for report in reports], axis=0)
+    per_site = {site: _figures(report.table) for site, report in verdict.reports.items()}
+    names = request.label_schema.classes
+    evaluation = {
+        **_figures(table),
+        "per_class": _per_class(table, names),
+        "per_site": per_site,
+        "temperature": temperature,
+        "calibration_error": error,
+    }
+    counts = {site: report.example_count for site, report in verdict.reports.items()}
+    facts = {"examples": counts, "refused": dict(verdict.refused), "silent": dict(silent)}
+    book = next_code_book(state.code_book, cells, rng) if len(state.code_book) else state.code_book
+    return Assessment(prototypes(classes), book, temperature, error, evaluation, facts)
+
+
+def save_assessment(folder: Path, found: Assessment, request_digest: str) -> None:
+    """Writes the assessment whole."""
+    arrays = {"prototypes": found.prototypes, "code_book": found.code_book}
+    record = {
+        "request": request_digest,
+        "temperature": found.temperature,
+        "calibration_error": found.calibration_error,
+        "evaluation": dict(found.evaluation),
+        "facts": dict(found.facts),
+    }
+    files = {
+        ARRAYS_NAME: frames.encode(frames.Frame("assessment", {}, arrays)),
+        FACTS_NAME: json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode(),
+    }
+    run_files.write_folder(folder / run_files.ASSESSMENT_NAME, files)
+
+
+def load_assessment(folder: Path, request_digest: str) -> Assessment:
+    """Reads the assessment of this request.
+
+    Raises:
+        CheckpointInvalid: There is none, it is damaged, or it belongs to another request.
+    """
+    place = folder / run_files.ASSESSMENT_NAME
+    try:
+        record = json.loads((place / FACTS_NAME).read_bytes())
+        arrays = frames.decode((place / ARRAYS_NAME).read_bytes()).arrays
+        found = Assessment(
+            arrays["prototypes"],
+            arrays["code_book"],
+            float(record["temperature"]),
+            float(record["calibration_error"]),
+            record["evaluation"],
+            record["facts"],
+        )
+        owner = record["request"]
+    except (OSError, ValueError, KeyError, TypeError, FederationError) as error:
+        raise CheckpointInvalid(f"the assessment cannot be read: {error!r}") from None
+    if owner != request_digest:
+        raise CheckpointInvalid("the assessment belongs to another request")
+    return found
+
+
+def final_arrays(request: TrainingRequest) -> Arrays:
+    """Returns the parameters after the last round.
+
+    Raises:
+        CheckpointInvalid: The run's last round is missing or damaged.
+    """
+    state = checkpoint.resume(request.folder, start_state(request), request.digest())
+    if state.round_number != request.settings.rounds.rounds:
+        raise CheckpointInvalid(f"the run has only {state.round_number} valid rounds")
+    return state.arrays
+
+
+def _await_sites(
+    request: TrainingRequest,
+    transport: Transport,
+    *,
+    clock: Callable[[], float],
+    pause: Callable[[float], None],
+) -> None:
+    """Waits until all sites with labels are online, or, after the wait, until a quorum is."""
+    wanted = {site for site, count in request.label_counts.items() if count > 0}
+    rounds = request.settings.rounds
+    end = clock() + rounds.node_wait_seconds
+    while clock() < end:
+        online = set(transport.sites())
+        if wanted <= online and len(online) >= rounds.quorum_count:
+            return
+        pause(_NODE_PAUSE_SECONDS)
+    _log.warning("only %s online; the quorum is %d", online_names(transport), quorum(rounds, 1))
+
+
+def online_names(transport: Transport) -> str:
+    """Returns the online sites as text for a log line."""
+    return ", ".join(transport.sites()) or "no site"
+
+
+def _sum_calibrations(parts: list[Calibration]) -> Calibration:
+    return Calibration(
+        np.sum([part.loss_sums for part in parts], axis=0),
+        sum(part.loss_count for part in parts),
+        np.sum([part.bin_counts for part in parts], axis=0),
+        np.sum([part.bin_confidences for part in parts], axis=0),
+        np.sum([part.bin_correct for part in parts], axis=0),
+    )
+
+
+def _figures(table: NDArray[np.int64]) -> dict[str, Any]:
+    return {
+        "accuracy": accuracy(table),
+        "macro_f1": macro_f1(table),
+        "example_count": int(table[2].sum()),
+    }
+
+
+def _per_class(table: NDArray[np.int64], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    scores = f1_scores(table)
+    return [
+        {
+            "class": name,
+            "example_count": int(table[2, index]),
+            "correct_count": int(table[0, index]),
+            "predicted_count": int(table[1, index]),
+            "f1": float(scores[index]),
+        }
+        for index, name in enumerate(names)
+    ]
