@@ -1,6 +1,8 @@
-"""Limits of a cycle: what each site may take, and walking a ranking without passing them."""
+"""Limits of a cycle: what each site may take, and what is left of it."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +10,30 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.policy import Budget, Policy
 from coordinator.core.allocation.pool import Pool
 
-MATURE_TRUST = 0.9
-"""From this trust on a site may take twice the ordinary share."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """What is left of the budget.
+
+    Attributes:
+        site_labels: int64[sites], labels that each site's experts can still give.
+        site_costs: int64[sites], cost units that each site may still take.
+        cost_limit: cost units left in all.
+    """
+
+    site_labels: NDArray[np.int64]
+    site_costs: NDArray[np.int64]
+    cost_limit: int
+
+    def less(self, sites: NDArray[np.int32], costs: NDArray[np.int64]) -> Limits:
+        """The limits after some picks."""
+        count = len(self.site_labels)
+        spent = np.bincount(sites, weights=costs, minlength=count).astype(np.int64)
+        return Limits(
+            site_labels=self.site_labels - np.bincount(sites, minlength=count),
+            site_costs=self.site_costs - spent,
+            cost_limit=self.cost_limit - int(costs.sum()),
+        )
 
 
 def row_costs(pool: Pool, budget: Budget, policy: Policy) -> NDArray[np.int64]:
@@ -31,43 +55,3 @@ def site_cost_caps(pool: Pool, budget: Budget, policy: Policy) -> NDArray[np.int
         return np.full(pool.site_count, limit, dtype=np.int64)
     share = min(1.0, policy.share_cap_multiple / pool.site_count)
     return np.full(pool.site_count, max(1, int(limit * share)) if limit else 0, dtype=np.int64)
-
-
-def within_limits(
-    ranked_sites: NDArray[np.int32],
-    ranked_costs: NDArray[np.int64],
-    *,
-    site_labels: NDArray[np.int64],
-    site_costs: NDArray[np.int64],
-    cost_limit: int,
-) -> NDArray[np.bool_]:
-    """Which items of a ranking to take, walking from the best on and skipping what does not fit.
-
-    Args:
-        ranked_sites: int32[n], site of each item, best item first.
-        ranked_costs: int64[n], its cost.
-        site_labels: int64[sites], labels left at each site.
-        site_costs: int64[sites], cost units left at each site.
-        cost_limit: cost units left in all.
-
-    >>> within_limits(
-    ...     np.int32([0, 0, 1, 1]), np.int64([1, 1, 5, 1]),
-    ...     site_labels=np.int64([1, 9]), site_costs=np.int64([9, 9]), cost_limit=3,
-    ... ).tolist()
-    [True, False, False, True]
-    """
-    taken = np.zeros(len(ranked_sites), dtype=np.bool_)
-    labels = site_labels.tolist()
-    money = site_costs.tolist()
-    left = cost_limit
-    for position, (site, cost) in enumerate(
-        zip(ranked_sites.tolist(), ranked_costs.tolist(), strict=True)
-    ):
-        if left <= 0:
-            break
-        if labels[site] > 0 and money[site] >= cost and left >= cost:
-            labels[site] -= 1
-            money[site] -= cost
-            left -= cost
-            taken[position] = True
-    return taken

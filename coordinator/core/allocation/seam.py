@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.core.allocation.chance import draw_key, keyed_numbers
-from coordinator.core.allocation.explore import ExploreDraw, draw_explore
-from coordinator.core.allocation.limits import row_costs, site_cost_caps, within_limits
-from coordinator.core.allocation.phases import phase_of
+from coordinator.core.allocation.bound import upper_bound
+from coordinator.core.allocation.chance import draw_key
+from coordinator.core.allocation.choose import Choice, Objective, choose, slopes_at
+from coordinator.core.allocation.explore import ExploreDraw
 from coordinator.core.allocation.policy import (
     Budget,
-    Phase,
     Policy,
     Reason,
     check_budget,
     check_policy,
 )
 from coordinator.core.allocation.pool import Pool, check_pool
-from coordinator.core.allocation.result import Allocation
+from coordinator.core.allocation.result import Allocation, Certificate, Prices, Shortfall
+from coordinator.core.allocation.setting import (
+    Setting,
+    draw_overlap,
+    explore,
+    label_mass,
+    make_setting,
+    open_offer,
+)
+from coordinator.core.allocation.terms import build_terms, term_masses
 from coordinator.core.allocation.utility import utilities
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Limits:
-    """What is left of the budget: labels and cost units by site, and cost units in all."""
-
-    site_labels: NDArray[np.int64]
-    site_costs: NDArray[np.int64]
-    cost_limit: int
-
-    def less(self, sites: NDArray[np.int32], costs: NDArray[np.int64]) -> Limits:
-        """The limits after some picks."""
-        count = len(self.site_labels)
-        spent = np.bincount(sites, weights=costs, minlength=count).astype(np.int64)
-        return Limits(
-            site_labels=self.site_labels - np.bincount(sites, minlength=count),
-            site_costs=self.site_costs - spent,
-            cost_limit=self.cost_limit - int(costs.sum()),
-        )
 
 
 def allocate(pool: Pool, budget: Budget, policy: Policy, rng: np.random.Generator) -> Allocation:
@@ -62,72 +49,104 @@ def allocate(pool: Pool, budget: Budget, policy: Policy, rng: np.random.Generato
     check_pool(pool)
     check_budget(budget, sites=pool.site_count, classes=pool.class_count)
     check_policy(policy)
-    key = draw_key(rng)
-    phase = phase_of(pool.progress, class_count=pool.class_count, policy=policy)
-    costs = row_costs(pool, budget, policy)
-    limits = Limits(budget.site_capacity, site_cost_caps(pool, budget, policy), budget.cost_limit)
-    draw = _explore(pool, limits, costs, policy=policy, key=key)
-    left = limits.less(pool.site_index[draw.rows], costs[draw.rows])
-    useful = _rank(pool, policy, phase, draw=draw, key=key)
-    fits = within_limits(
-        pool.site_index[useful],
-        costs[useful],
-        site_labels=left.site_labels,
-        site_costs=left.site_costs,
-        cost_limit=left.cost_limit,
+    setting = make_setting(pool, budget, policy, draw_key(rng))
+    draw = explore(setting)
+    offer = open_offer(setting, draw.rows)
+    objective = build_terms(pool, budget, policy, label_mass=label_mass(offer))
+    choice = choose(pool, offer, objective, policy)
+    return _assemble(setting, draw=draw, choice=choice, objective=objective)
+
+
+def certify(pool: Pool, budget: Budget, policy: Policy, allocation: Allocation) -> Certificate:
+    """How close the useful picks of an allocation come to the best possible ones.
+
+    It costs several passes over the pool, so it is apart from the allocation and may run after
+    the picks are published. Explore picks are left out on both sides.
+
+    Args:
+        pool: inputs of the allocation, unchanged.
+        budget: likewise.
+        policy: likewise.
+        allocation: what :func:`allocate` returned for them.
+    """
+    setting = make_setting(pool, budget, policy, allocation.key)
+    offer = open_offer(setting, allocation.rows[allocation.reasons == Reason.EXPLORE])
+    linear, terms = build_terms(pool, budget, policy, label_mass=label_mass(offer))
+    useful = np.isin(allocation.reasons, (Reason.USEFUL, Reason.CLASS_FLOOR))
+    rows = allocation.rows[useful]
+    added = utilities(pool, policy, allocation.phase)[rows].astype(np.float64)
+    masses = term_masses(terms, rows, added)
+    value = linear * float(added.sum()) + sum(
+        float(term.family.value(mass).sum()) for term, mass in zip(terms, masses, strict=True)
     )
-    useful = useful[fits]
-    rows = np.concatenate([useful, draw.rows])
-    reasons = np.repeat(
-        np.array([Reason.USEFUL, Reason.EXPLORE], dtype=np.uint8), [len(useful), len(draw.rows)]
-    )
+    bound = upper_bound(pool, offer, objective=(linear, terms), start=masses)
+    return Certificate(value=value, bound=max(bound, value))
+
+
+def _assemble(
+    setting: Setting, *, draw: ExploreDraw, choice: Choice, objective: Objective
+) -> Allocation:
+    """Puts useful, explored and doubled picks into one list, with their reasons."""
+    pool = setting.pool
+    picked = np.concatenate([choice.rows, draw.rows])
+    twice = draw_overlap(setting, picked)
+    rows = np.concatenate([picked, twice])
+    useful = np.where(choice.floor_rows, int(Reason.CLASS_FLOOR), int(Reason.USEFUL))
+    counts = [len(draw.rows), len(twice)]
+    chance = np.repeat([int(Reason.EXPLORE), int(Reason.OVERLAP)], counts)
+    probability = np.zeros(len(rows))
+    probability[len(choice.rows) : len(picked)] = draw.inclusion_probabilities
+    gains = np.zeros(len(rows))
+    gains[: len(choice.rows)] = _gains(setting, objective, choice.rows)
     return Allocation(
         rows=rows,
         candidate_ids=pool.candidate_ids[rows],
         site_index=pool.site_index[rows],
-        reasons=reasons,
-        inclusion_probabilities=np.concatenate(
-            [np.zeros(len(useful)), draw.inclusion_probabilities]
-        ),
-        costs=costs[rows],
-        gains=np.concatenate(
-            [utilities(pool, policy, phase)[useful].astype(np.float64), np.zeros(len(draw.rows))]
-        ),
-        phase=phase,
-        engine="ranking",
-        key=key,
+        reasons=np.concatenate([useful, chance]).astype(np.uint8),
+        inclusion_probabilities=probability,
+        costs=setting.costs[rows],
+        gains=gains,
+        phase=setting.phase,
+        engine=choice.engine,
+        key=setting.key,
         frame=draw.frame,
+        shortfalls=_shortfalls(setting, choice, offered=len(pool), spent=rows),
+        prices=_named_prices(pool, choice),
     )
 
 
-def _explore(
-    pool: Pool,
-    limits: Limits,
-    costs: NDArray[np.int64],
-    *,
-    policy: Policy,
-    key: NDArray[np.uint64],
-) -> ExploreDraw:
-    """Draws the explore share so that even its dearest outcome stays within every limit."""
-    ratio = policy.explore_ratio if policy.switches.explore else 0.0
-    if not len(pool) or not ratio:
-        return draw_explore(pool, label_target=0.0, site_limits=limits.site_labels, key=key)
-    dearest = np.zeros(pool.site_count, dtype=np.int64)
-    np.maximum.at(dearest, pool.site_index, costs)
-    affordable = np.minimum(limits.site_labels, limits.site_costs // np.maximum(dearest, 1))
-    target = min(
-        ratio * limits.cost_limit / float(costs.mean()), limits.cost_limit / int(dearest.max())
+def _gains(setting: Setting, objective: Objective, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Worth of each useful pick beside all others."""
+    added = utilities(setting.pool, setting.policy, setting.phase)[rows].astype(np.float64)
+    masses = term_masses(objective[1], rows, added)
+    return added * slopes_at(objective, masses, rows)
+
+
+def _named_prices(pool: Pool, choice: Choice) -> Prices | None:
+    if choice.prices is None:
+        return None
+    found = choice.prices
+    sites = np.flatnonzero((found.labels > 0) | (found.money > 0)).tolist()
+    return Prices(
+        budget=found.budget,
+        sites={pool.site_ids[s]: float(found.labels[s] + found.money[s]) for s in sites},
+        classes={c: float(found.floors[c]) for c in np.flatnonzero(found.floors > 0).tolist()},
     )
-    return draw_explore(pool, label_target=np.floor(target), site_limits=affordable, key=key)
 
 
-def _rank(
-    pool: Pool, policy: Policy, phase: Phase, *, draw: ExploreDraw, key: NDArray[np.uint64]
-) -> NDArray[np.int64]:
-    """All rows that the explore draw left, most useful first; chance breaks ties."""
-    left = np.ones(len(pool), dtype=np.bool_)
-    left[draw.rows] = False
-    rows = np.flatnonzero(left)
-    ties = keyed_numbers(pool.candidate_ids[rows], key, purpose="tie")
-    order = np.lexsort((ties, -utilities(pool, policy, phase)[rows]))
-    return np.asarray(rows[order], dtype=np.int64)
+def _shortfalls(
+    setting: Setting, choice: Choice, *, offered: int, spent: NDArray[np.int64]
+) -> tuple[Shortfall, ...]:
+    """Which class floors and which part of the budget stay open, and why."""
+    found = []
+    for group in np.flatnonzero(choice.unmet).tolist():
+        wanted = int(setting.budget.class_floors[group] - setting.pool.progress.class_labels[group])
+        missing = int(choice.unmet[group])
+        why = "too few candidates of this class fit the budget and the sites' limits"
+        found.append(Shortfall(f"class {group}", wanted, wanted - missing, why))
+    cost = int(setting.costs[spent].sum())
+    cheapest = int(setting.costs.min(initial=max(setting.budget.band_costs)))
+    if setting.budget.cost_limit - cost >= cheapest:
+        why = "the pool is used up" if len(spent) >= offered else "the sites' limits are reached"
+        found.append(Shortfall("budget", setting.budget.cost_limit, cost, why))
+    return tuple(found)

@@ -1,0 +1,250 @@
+"""Choosing the useful rows: shortlist, engine, prices, and a look back at what was left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.core.allocation.fill import guided_fill
+from coordinator.core.allocation.keys import build_problem
+from coordinator.core.allocation.lazy import lazy_greedy
+from coordinator.core.allocation.objective import Integers, Problem, Reals
+from coordinator.core.allocation.offer import Offer
+from coordinator.core.allocation.partition import optimal_rows
+from coordinator.core.allocation.policy import Engine, Policy
+from coordinator.core.allocation.pool import Pool
+from coordinator.core.allocation.prices import LinearProblem, Multipliers, solve_prices
+from coordinator.core.allocation.prune import shortlist
+from coordinator.core.allocation.terms import Term, row_slopes, term_masses
+from coordinator.core.allocation.threshold import descending_threshold
+
+MOST_LAZY_PICKS = 400
+"""Up to so many picks the exact engine is quick enough to be the default."""
+LOOK_BACKS = 3
+"""How often the shortlist is extended by rows that turn out to be worth a look."""
+
+Objective = tuple[float, tuple[Term, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """Rows bought for their use, best first.
+
+    Attributes:
+        rows: int64[k], rows of the pool.
+        floor_rows: bool[k], bought because a class floor asked for them.
+        engine: name of the engine.
+        unmet: int64[classes], floor labels that did not fit.
+        prices: what the limits are worth, or None where no price was needed.
+    """
+
+    rows: Integers
+    floor_rows: NDArray[np.bool_]
+    engine: str
+    unmet: Integers
+    prices: Multipliers | None
+
+
+def choose(pool: Pool, offer: Offer, objective: Objective, policy: Policy) -> Choice:
+    """Buys the rows that together are worth most within all limits."""
+    if not offer.most_picks:
+        empty = np.zeros(0, dtype=np.int64)
+        return Choice(empty, empty.astype(np.bool_), "none", offer.floors.copy(), None)
+    if policy.engine is Engine.AUTO:
+        rows = optimal_rows(pool, offer, objective)
+        if rows is not None:
+            return Choice(
+                rows, np.zeros(len(rows), dtype=np.bool_), "one partition", offer.floors, None
+            )
+    places = shortlist(offer)
+    for _ in range(LOOK_BACKS):
+        choice, bar = _choose_from(pool, offer.part(places), objective, policy)
+        missed = _missed(pool, offer, objective, _Bought(choice.rows, bar, places))
+        if not len(missed):
+            break
+        places = np.union1d(places, missed)
+    return choice
+
+
+def _choose_from(
+    pool: Pool, offer: Offer, objective: Objective, policy: Policy
+) -> tuple[Choice, NDArray[np.float64]]:
+    """A choice among the shortlist, and per site the gain per cost unit that was still bought."""
+    linear, terms = objective
+    problem = build_problem(
+        pool,
+        offer.rows,
+        scores=(offer.utilities, offer.ties, offer.costs),
+        linear=linear,
+        terms=terms,
+    )
+    items, engine = _run_engine(problem, offer, policy)
+    choice = Choice(
+        rows=problem.rows[items],
+        floor_rows=np.zeros(len(items), dtype=np.bool_),
+        engine=engine,
+        unmet=offer.floors.copy(),
+        prices=None,
+    )
+    if offer.floors.any() or _limits_bind(problem, items, offer):
+        choice = _with_prices(problem, offer, items, policy, engine)
+    return choice, _bars(pool, offer, objective, choice)
+
+
+def _run_engine(problem: Problem, offer: Offer, policy: Policy) -> tuple[Integers, str]:
+    """Runs the asked engine; both keep every limit."""
+    lazy = policy.engine is Engine.LAZY or (
+        policy.engine is Engine.AUTO and offer.most_picks <= MOST_LAZY_PICKS
+    )
+    if not lazy:
+        return descending_threshold(problem, offer.limits, epsilon=policy.epsilon), "threshold"
+    by_cost = lazy_greedy(problem, offer.limits)
+    if len(np.unique(problem.costs)) < 2:
+        return by_cost, "lazy"
+    plain = lazy_greedy(problem, offer.limits, per_cost=False)
+    best = max((by_cost, plain), key=problem.value)
+    return best, "lazy"
+
+
+def _limits_bind(problem: Problem, items: Integers, offer: Offer) -> bool:
+    """Whether costs differ or a site's cap is reached, so that prices can do better."""
+    if len(np.unique(problem.costs)) > 1:
+        return True
+    keys = np.searchsorted(problem.starts, items, side="right") - 1
+    sites, costs = problem.sites[keys], problem.costs[keys]
+    count = len(offer.limits.site_labels)
+    labels = np.bincount(sites, minlength=count)
+    money = np.bincount(sites, weights=costs, minlength=count)
+    full = (labels >= offer.limits.site_labels) | (money >= offer.limits.site_costs)
+    return bool(full[problem.sites].any())
+
+
+def _with_prices(
+    problem: Problem, offer: Offer, items: Integers, policy: Policy, engine: str
+) -> Choice:
+    """Prices the limits at the engine's choice, and keeps the better of three ways to spend."""
+    by_row = np.argsort(offer.rows, kind="stable")
+    place = by_row[np.searchsorted(offer.rows[by_row], problem.rows)]
+    keys = problem.item_keys()
+    linear = LinearProblem(
+        worth=problem.utilities * problem.slopes(problem.masses(items), keys),
+        costs=problem.costs[keys],
+        sites=problem.sites[keys],
+        classes=offer.classes[place],
+        limits=offer.limits,
+        floors=offer.floors,
+    )
+    prices = solve_prices(linear)
+    filled, _ = guided_fill(linear, prices)
+    floors = _floor_items(linear, filled)
+    options = [filled]
+    if not offer.floors.any():
+        options.append(items)
+    elif problem.families:
+        options.append(_after_floors(problem, offer, floors, policy))
+    best = max(options, key=problem.value)
+    bought = np.bincount(linear.classes[best], minlength=len(offer.floors))
+    return Choice(
+        rows=problem.rows[best],
+        floor_rows=np.isin(best, floors),
+        engine=f"{engine} with prices",
+        unmet=np.maximum(offer.floors - bought, 0),
+        prices=prices,
+    )
+
+
+def _floor_items(linear: LinearProblem, filled: Integers) -> Integers:
+    """The first items of each class with a floor, as many as the floor asks for."""
+    wanted = linear.floors[linear.classes[filled]] > 0
+    items = filled[wanted]
+    classes = linear.classes[items]
+    order = np.argsort(classes, kind="stable")
+    starts = np.searchsorted(classes[order], np.arange(len(linear.floors)))
+    rank = np.empty(len(items), dtype=np.int64)
+    rank[order] = np.arange(len(items)) - starts[classes[order]]
+    return np.asarray(items[rank < linear.floors[classes]], dtype=np.int64)
+
+
+def _after_floors(problem: Problem, offer: Offer, floors: Integers, policy: Policy) -> Integers:
+    """Floor items first, then the engine on what is left of the budget."""
+    keys = problem.item_keys()
+    taken = np.zeros(len(keys), dtype=np.bool_)
+    taken[floors] = True
+    rest = np.flatnonzero(~taken)
+    counts = np.bincount(keys[rest], minlength=problem.key_count)
+    kept = counts > 0
+    masses = problem.masses(floors)
+    families = tuple(
+        replace(family, groups=family.groups[kept], base=family.base + mass)
+        for family, mass in zip(problem.families, masses, strict=True)
+    )
+    smaller = Problem(
+        utilities=problem.utilities[rest],
+        ties=problem.ties[rest],
+        starts=np.concatenate([[0], np.cumsum(counts[kept])]),
+        costs=problem.costs[kept],
+        sites=problem.sites[kept],
+        linear=problem.linear,
+        families=families,
+        rows=problem.rows[rest],
+    )
+    sites, costs = problem.sites[keys[floors]], problem.costs[keys[floors]]
+    left = offer.limits.less(sites.astype(np.int32), costs)
+    more = descending_threshold(smaller, left, epsilon=policy.epsilon)
+    return np.concatenate([floors, rest[more]])
+
+
+def _bars(pool: Pool, offer: Offer, objective: Objective, choice: Choice) -> Reals:
+    """Per site, the least worth per cost unit among what was bought; 0 while money is left."""
+    by_row = np.argsort(offer.rows, kind="stable")
+    place = by_row[np.searchsorted(offer.rows[by_row], choice.rows)]
+    costs = offer.costs[place]
+    if offer.limits.cost_limit - int(costs.sum()) >= int(offer.costs.min(initial=1)):
+        return np.zeros(pool.site_count)
+    added = offer.utilities[place].astype(np.float64)
+    masses = term_masses(objective[1], choice.rows, added)
+    slopes = slopes_at(objective, masses, choice.rows)
+    worth = np.where(choice.floor_rows, np.inf, added * slopes / costs)
+    sites = pool.site_index[choice.rows]
+    full = offer.limits.less(sites, costs).site_labels <= 0
+    full |= offer.limits.less(sites, costs).site_costs <= 0
+    bars = np.full(pool.site_count, np.inf)
+    np.minimum.at(bars, sites, worth)
+    lowest = float(worth.min(initial=np.inf))
+    return np.where(full, bars, lowest)
+
+
+def slopes_at(objective: Objective, masses: list[Reals], rows: Integers) -> Reals:
+    """float64[len(rows)]: gain per unit of utility of some rows at the given masses."""
+    linear, terms = objective
+    total = np.full(len(rows), linear)
+    for term, mass in zip(terms, masses, strict=True):
+        total += (term.family.factor * term.family.slope(mass))[term.groups(rows)]
+    return total
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bought:
+    """What a shortlist led to: rows, the bar per site, and the shortlist's places."""
+
+    rows: Integers
+    bar: Reals
+    places: Integers
+
+
+def _missed(pool: Pool, offer: Offer, objective: Objective, bought: _Bought) -> Integers:
+    """Places outside the shortlist that are worth more than what was bought last."""
+    places = bought.places
+    if len(places) == len(offer.rows):
+        return np.zeros(0, dtype=np.int64)
+    linear, terms = objective
+    found = np.searchsorted(offer.rows[places], bought.rows)
+    added = offer.utilities[places[found]].astype(np.float64)
+    masses = term_masses(terms, bought.rows, added)
+    slopes = row_slopes(pool, linear, terms, masses)[offer.rows]
+    worth = offer.utilities * slopes / offer.costs
+    better = worth > bought.bar[pool.site_index[offer.rows]] * (1.0 + 1e-6)
+    better[places] = False
+    return np.flatnonzero(better)

@@ -1,0 +1,208 @@
+"""The engines agree with their oracles, within the bound that they print."""
+
+import doctest
+import importlib
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+from scipy.sparse import coo_matrix, vstack
+
+from coordinator.core.allocation import prune
+from coordinator.core.allocation.fill import guided_fill
+from coordinator.core.allocation.limits import Limits
+from coordinator.core.allocation.policy import Engine, Policy, Reason, Switches
+from coordinator.core.allocation.prices import LinearProblem, bound_linear
+from coordinator.core.allocation.seam import allocate, certify
+
+_spec = importlib.util.spec_from_file_location(
+    "allocation_pools", Path(__file__).with_name("allocation_pools.py")
+)
+pools = importlib.util.module_from_spec(_spec)
+sys.modules["allocation_pools"] = pools
+_spec.loader.exec_module(pools)
+make_pool, make_budget = pools.make_pool, pools.make_budget
+
+ONE_PARTITION = Switches(
+    classes=False, sites=False, overlap=False, explore=False, share_cap=False, costs=False
+)
+
+
+def run(pool, budget, policy, seed=7):
+    return allocate(pool, budget, policy, np.random.default_rng(seed))
+
+
+def value(pool, budget, policy, result):
+    return certify(pool, budget, policy, result).value
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(1, 120), limit=st.integers(1, 60), seed=st.integers(0, 99))
+def test_on_one_partition_the_vectorised_pass_equals_the_lazy_greedy(rows, limit, seed):
+    pool = make_pool(rows, seed=seed)
+    budget = make_budget(pool, limit)
+    exact = run(pool, budget, Policy(switches=ONE_PARTITION))
+    oracle = run(pool, budget, Policy(switches=ONE_PARTITION, engine=Engine.LAZY))
+    assert exact.engine == "one partition" or rows <= limit
+    assert value(pool, budget, Policy(switches=ONE_PARTITION), exact) == pytest.approx(
+        value(pool, budget, Policy(switches=ONE_PARTITION), oracle), rel=1e-9
+    )
+
+
+def test_a_shortlist_changes_nothing_on_one_partition(monkeypatch):
+    pool = make_pool(5000, cells=40)
+    budget = make_budget(pool, 100)
+    whole = run(pool, budget, Policy(switches=ONE_PARTITION))
+    monkeypatch.setattr(prune, "SMALLEST_SHORTLIST", 150)
+    monkeypatch.setattr(prune, "PICKS_MULTIPLE", 1)
+    assert run(pool, budget, Policy(switches=ONE_PARTITION)).digest() == whole.digest()
+
+
+@pytest.mark.parametrize("switches", [Switches(), replace(Switches(), costs=False)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_threshold_engine_comes_close_to_the_oracle_and_to_the_bound(switches, seed):
+    pool = make_pool(3000, cells=60, sites=6, seed=seed)
+    budget = make_budget(pool, 400)
+    fast = Policy(engine=Engine.THRESHOLD, switches=switches)
+    slow = Policy(engine=Engine.LAZY, switches=switches)
+    first, second = run(pool, budget, fast), run(pool, budget, slow)
+    certificate = certify(pool, budget, fast, first)
+    assert certificate.ratio >= 0.98
+    assert certificate.value >= 0.985 * value(pool, budget, slow, second)
+    assert value(pool, budget, slow, second) <= certificate.bound * (1 + 1e-9)
+
+
+def test_a_shortlist_costs_the_threshold_engine_next_to_nothing(monkeypatch):
+    pool = make_pool(6000, cells=60)
+    budget = make_budget(pool, 200)
+    policy = Policy(engine=Engine.THRESHOLD)
+    whole = value(pool, budget, policy, run(pool, budget, policy))
+    monkeypatch.setattr(prune, "SMALLEST_SHORTLIST", 300)
+    monkeypatch.setattr(prune, "PICKS_MULTIPLE", 1)
+    assert value(pool, budget, policy, run(pool, budget, policy)) >= 0.99 * whole
+
+
+@pytest.mark.parametrize("engine", [Engine.LAZY, Engine.THRESHOLD])
+def test_floors_are_met_or_reported(engine):
+    pool = make_pool(1500, seed=3)
+    floors = np.array([45, 20, 0, 60, 20])
+    budget = make_budget(pool, 500, class_floors=floors)
+    result = run(pool, budget, Policy(engine=engine, explore_ratio=0.0))
+    bought = np.bincount(pool.prototype_classes[result.rows], minlength=5)
+    assert (bought >= floors - 20).all()
+    assert not [s for s in result.shortfalls if s.what.startswith("class")]
+    assert (result.reasons == Reason.CLASS_FLOOR).sum() == 65
+
+
+def test_a_floor_that_nobody_can_meet_is_reported_with_its_numbers():
+    pool = make_pool(300, seed=3)
+    missing = pool.prototype_classes.copy()
+    missing[missing == 4] = 0
+    pool = replace(pool, prototype_classes=missing, runner_up_classes=missing)
+    budget = make_budget(pool, 200, class_floors=np.array([0, 0, 0, 0, 30]))
+    result = run(pool, budget, Policy())
+    short = [s for s in result.shortfalls if s.what == "class 4"]
+    assert [(s.wanted, s.got) for s in short] == [(10, 0)]
+
+
+def test_runner_up_classes_help_a_floor_that_prototypes_cannot_meet():
+    pool = make_pool(300, seed=3)
+    main = np.where(pool.prototype_classes == 4, 0, pool.prototype_classes).astype(np.uint16)
+    pool = replace(pool, prototype_classes=main)
+    budget = make_budget(pool, 400, class_floors=np.array([0, 0, 0, 0, 30]))
+    result = run(pool, budget, Policy())
+    bought = result.rows[result.reasons == Reason.CLASS_FLOOR]
+    assert len(bought) == 10
+    assert (pool.runner_up_classes[bought] == 4).all()
+
+
+def linear_problem(rows, picks, seed=0, sites=20, classes=10):
+    rng = np.random.default_rng(seed)
+    shares = rng.pareto(1, sites) + 0.2
+    weights = np.geomspace(0.4, 0.01, classes)
+    members = rng.choice(classes, rows, p=weights / weights.sum())
+    costs = rng.integers(1, 6, rows)
+    limit = int(picks * costs.mean())
+    caps = np.full(sites, max(1, int(picks * 0.1)))
+    floors = np.minimum(int(picks * 0.05), np.bincount(members, minlength=classes) // 2)
+    return LinearProblem(
+        worth=rng.random(rows) ** 2,
+        costs=costs,
+        sites=rng.choice(sites, rows, p=shares / shares.sum()),
+        classes=members,
+        limits=Limits(caps, np.full(sites, limit), limit),
+        floors=floors,
+    )
+
+
+def relaxed_optimum(problem):
+    rows = np.arange(len(problem.worth))
+    parts = [
+        coo_matrix((problem.costs, (0 * rows, rows))),
+        coo_matrix((np.ones(len(rows)), (problem.sites, rows)), shape=(20, len(rows))),
+        coo_matrix((-np.ones(len(rows)), (problem.classes, rows)), shape=(10, len(rows))),
+    ]
+    limits = problem.limits
+    most = np.concatenate([[limits.cost_limit], limits.site_labels, -problem.floors])
+    solved = linprog(-problem.worth, A_ub=vstack(parts), b_ub=most, bounds=(0, 1), method="highs")
+    assert solved.success, solved.message
+    return -solved.fun
+
+
+@pytest.mark.parametrize(("rows", "picks", "least"), [(1000, 100, 0.98), (10_000, 1000, 0.997)])
+def test_prices_come_close_to_the_linear_programme_and_the_fill_to_both(rows, picks, least):
+    problem = linear_problem(rows, picks)
+    bound, _, prices = bound_linear(problem)
+    optimum = relaxed_optimum(problem)
+    assert optimum <= bound * (1 + 1e-9)
+    assert optimum >= 0.998 * bound
+    chosen, unmet = guided_fill(problem, prices)
+    assert not unmet.any()
+    assert problem.worth[chosen].sum() >= least * bound
+    assert problem.costs[chosen].sum() <= problem.limits.cost_limit
+    assert (np.bincount(problem.sites[chosen], minlength=20) <= problem.limits.site_labels).all()
+
+
+def test_prices_name_the_site_whose_cap_binds():
+    pool = make_pool(2000, sites=4, cost_bands=np.zeros(2000, np.uint8))
+    margins = np.where(pool.site_index == 2, 63, pool.margins // 4).astype(np.uint8)
+    pool = replace(pool, margins=margins)
+    budget = make_budget(pool, 200, site_capacity=np.array([200, 200, 30, 200]))
+    result = run(pool, budget, Policy())
+    assert result.prices is not None
+    assert max(result.prices.sites, key=result.prices.sites.get) == "site-2"
+
+
+def test_equal_scores_everywhere_are_no_special_case():
+    pool = make_pool(60_000, margins=np.full(60_000, 40, np.uint8))
+    budget = make_budget(pool, 300)
+    policy = Policy(engine=Engine.THRESHOLD)
+    result = run(pool, budget, policy)
+    assert result.cost >= 298
+    assert certify(pool, budget, policy, result).ratio >= 0.98
+
+
+def test_a_liar_gets_no_more_than_the_share_cap_and_less_once_its_trust_is_gone():
+    pool = make_pool(4000, sites=20, cost_bands=np.zeros(4000, np.uint8))
+    pool = replace(pool, margins=np.where(pool.site_index == 7, 63, 30).astype(np.uint8))
+    budget = make_budget(pool, 400)
+    share = (run(pool, budget, Policy()).site_index == 7).mean()
+    assert 0.05 < share <= 0.1
+    trust = np.ones(20)
+    trust[7] = 0.05
+    wary = replace(pool, progress=replace(pool.progress, site_trust=trust))
+    assert (run(wary, budget, Policy()).site_index == 7).mean() <= 0.02
+
+
+@pytest.mark.parametrize("module", ["prune", "chance", "explore", "phases", "objective", "prices"])
+def test_the_examples_in_the_docstrings_hold(module):
+    loaded = importlib.import_module(f"coordinator.core.allocation.{module}")
+    result = doctest.testmod(loaded)
+    assert result.attempted > 0
+    assert result.failed == 0
