@@ -25,7 +25,7 @@ def pack_frame(value: Any) -> bytes:
     r"""A JSON value as a frame: four bytes of length, big-endian, then UTF-8.
 
     >>> pack_frame({"a": 1})[3:]
-    b'\\x07{"a":1}'
+    b'\x07{"a":1}'
     """
     body = json.dumps(value, separators=(",", ":")).encode()
     return len(body).to_bytes(_PREFIX_BYTES, "big") + body

@@ -10,7 +10,7 @@ import pkgutil
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from edge_agent.masking.tokens import word_hash
 from simulations.name_tagger.words import EVERYDAY_WORDS, ORGANIZATION_WORDS
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_LOREM_LOCALES = ("en_US", "de_DE", "es_ES", "fr_FR", "it_IT", "nl_NL", "pt_BR")
+_COMMON_LOCALES = ("en_US", "en_GB", "en_IE", "en_IN", "de_DE", "es_ES", "fr_FR", "it_IT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Lexicon:
 
     first_names: tuple[str, ...]
     last_names: tuple[str, ...]
+    common_first_names: tuple[str, ...]
+    common_last_names: tuple[str, ...]
     places: tuple[str, ...]
     countries: tuple[str, ...]
     ordinary: frozenset[str]
@@ -41,6 +43,8 @@ def load_lexicon() -> Lexicon:
     return Lexicon(
         first_names=_tidy(first),
         last_names=_tidy(last),
+        common_first_names=_tidy(_person_names(_COMMON_LOCALES)[0]),
+        common_last_names=_tidy(_person_names(_COMMON_LOCALES)[1]),
         places=_tidy([*_faker_places(), *_area_code_places()]),
         countries=_countries(),
         ordinary=ordinary_words(),
@@ -84,10 +88,10 @@ def ordinary_words() -> frozenset[str]:
     return frozenset(words)
 
 
-def _person_names() -> tuple[list[str], list[str]]:
+def _person_names(locales: Sequence[str] = ()) -> tuple[list[str], list[str]]:
     first: list[str] = []
     last: list[str] = []
-    for provider in _providers("faker.providers.person"):
+    for provider in _providers("faker.providers.person", locales):
         for attribute in dir(provider):
             values = getattr(provider, attribute)
             if isinstance(values, str) or not isinstance(values, Iterable):
@@ -125,9 +129,9 @@ def _area_code_places() -> Iterator[str]:
                 yield from re.split(r"[/,(]| - ", name)
 
 
-def _providers(package: str) -> Iterator[type]:
+def _providers(package: str, locales: Sequence[str] = ()) -> Iterator[type]:
     root = importlib.import_module(package)
-    for module in sorted(m.name for m in pkgutil.iter_modules(root.__path__)):
+    for module in locales or sorted(m.name for m in pkgutil.iter_modules(root.__path__)):
         yield importlib.import_module(f"{package}.{module}").Provider
 
 
