@@ -5,6 +5,7 @@
     ├── CampaignInvalid      a campaign file breaks a rule
     ├── WireInvalid          a message from a site breaks the contract
     ├── LedgerCorrupt        stored entries contradict the ledger's rules
+    ├── CsrInvalid           a signing request must not be answered
     ├── IdentityMissing      key files are absent or unreadable
     └── StoreError
         ├── StoreConflict    a row with that key exists, or another writer was faster
@@ -56,6 +57,10 @@ class LedgerCorrupt(CoordinatorError):
     def __init__(self, sequence: int, sentence: str) -> None:
         super().__init__(f"ledger entry {sequence}: {sentence}")
         self.sequence = sequence
+
+
+class CsrInvalid(CoordinatorError):
+    """A signing request or a node key must not be answered; the message says why."""
 
 
 class IdentityMissing(CoordinatorError):

@@ -104,6 +104,7 @@ class TrainingRunRow(_Row, table=True):
     round: int
     rounds: int
     attempts: int
+    spent_labels: int
     error: str
 
 
@@ -132,6 +133,7 @@ class MachineRow(_Row, table=True):
     generation: int
     enrolled_at: int = Field(sa_type=BigInteger)
     revoked: bool
+    node_key: str
 
 
 class CertificateRow(_Row, table=True):

@@ -43,6 +43,7 @@ class Campaign:
         min_new_labels: Fewer new labels than this start no training.
         explore_ratio: Share of a cycle's budget drawn by chance, 0 to 1.
         site_share_cap: Share of the budget that one site may take, above 0 to 1.
+        class_floor_labels: Labels that every class should have in all, 0 for no floor.
         overlap_count: Experts who may be asked about one item, 1 to 5.
         overlap_ratio: Share of a cycle's budget for second questions when overlap_count > 1.
         grant_lifetime_seconds: Time after which an unanswered grant is void.
@@ -51,8 +52,12 @@ class Campaign:
         view: masked or raw: what scoring and training look at.
         guideline: For experts, Markdown.
         class_guidelines: Class name to a sentence for experts.
-        family: Model family settings, passed through to the federation.
+        family: Model family; empty for the one named like the kind.
+        features: Feature extraction settings, passed through to the federation.
+        network: Sizes of the network, passed through to the federation.
         training: Training settings, passed through to the federation.
+        seed: Fixes initial parameters and the order of examples.
+        bundle_lifetime_days: After so many days a version is not installed any more.
         canary_ratio: Share of agents that get a new version first, 0 for all at once.
         canary_timeout_seconds: How long a canary waits for its agents' reports.
         accuracy_drop_max: A candidate this much less accurate than the released one is rolled back.
@@ -68,6 +73,7 @@ class Campaign:
     min_new_labels: int = 1
     explore_ratio: float = 0.1
     site_share_cap: float = 1.0
+    class_floor_labels: int = 0
     overlap_count: int = 1
     overlap_ratio: float = 0.1
     grant_lifetime_seconds: int = 7 * 86_400
@@ -76,8 +82,12 @@ class Campaign:
     view: str = "masked"
     guideline: str = ""
     class_guidelines: Mapping[str, str] = field(default_factory=dict)
-    family: Mapping[str, Any] = field(default_factory=dict)
+    family: str = ""
+    features: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    bundle_lifetime_days: int = 90
     canary_ratio: float = 0.0
     canary_timeout_seconds: int = 86_400
     accuracy_drop_max: float = 0.1
@@ -150,11 +160,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "min_new_labels": (1, BUDGET_LABELS_MAX),
     "explore_ratio": (0, 1),
     "site_share_cap": (1e-9, 1),
+    "class_floor_labels": (0, BUDGET_LABELS_MAX),
     "overlap_count": (1, 5),
     "overlap_ratio": (0, 1),
     "grant_lifetime_seconds": (1, 366 * 86_400),
     "pool_timeout_seconds": (1, 366 * 86_400),
     "label_timeout_seconds": (1, 366 * 86_400),
+    "seed": (0, 2**32 - 1),
+    "bundle_lifetime_days": (1, 3_650),
     "canary_ratio": (0, 1),
     "canary_timeout_seconds": (1, 366 * 86_400),
     "accuracy_drop_max": (0, 1),

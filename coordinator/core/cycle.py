@@ -37,9 +37,9 @@ class CycleState:
         phase: What it waits for.
         phase_started_at: When the phase began.
         cycle_started_at: When the cycle began.
-        run: Number of the latest training run, 0 for none.
-        spent_at_training: Labels spent when training last started: newer ones are new.
-        failed_runs: Runs in a row that ended without a release.
+        run: Number of the latest training run, -1 for none; run 0 makes the first model.
+        spent_at_training: Labels spent when the last successful run started: newer ones are new.
+        failed_runs: Aborted runs since the last success.
     """
 
     campaign_id: bytes
@@ -47,7 +47,7 @@ class CycleState:
     phase: Phase = Phase.INITIAL
     phase_started_at: int = 0
     cycle_started_at: int = 0
-    run: int = 0
+    run: int = -1
     spent_at_training: int = 0
     failed_runs: int = 0
 
@@ -122,7 +122,7 @@ def decide(campaign: Campaign, state: CycleState, facts: Facts, now: int) -> Ste
     if state.phase is Phase.LABELING:
         return _decide_labeling(campaign, state, facts, now)
     if state.phase is Phase.TRAINING:
-        return _decide_training(facts)
+        return _decide_training(state, facts)
     return Step(StepKind.WAIT, "the campaign is complete")
 
 
@@ -132,8 +132,8 @@ def _decide_initial(state: CycleState, facts: Facts) -> Step:
     failed = facts.training_state in FINAL_TRAINING_STATES
     if facts.training_state is not None and not failed:
         return Step(StepKind.WAIT, "the first model is being made")
-    if state.run >= FAILED_RUNS_MAX:
-        return Step(StepKind.WAIT, "the first model could not be made; see the run's state.json")
+    if state.failed_runs >= FAILED_RUNS_MAX:
+        return Step(StepKind.WAIT, "no first model could be made; mend the federation and resume")
     return Step(StepKind.MAKE_FIRST_MODEL, "there is no model yet")
 
 
@@ -167,7 +167,12 @@ def _decide_labeling(campaign: Campaign, state: CycleState, facts: Facts, now: i
     return Step(StepKind.SKIP_TRAINING, f"{new_labels} new labels are too few to train on")
 
 
-def _decide_training(facts: Facts) -> Step:
+def _decide_training(state: CycleState, facts: Facts) -> Step:
+    if facts.training_state is TrainingState.ABORTED:
+        # The budget must not be spent on while no model comes back for it.
+        if state.failed_runs >= FAILED_RUNS_MAX:
+            return Step(StepKind.WAIT, "training failed repeatedly; mend it and resume")
+        return Step(StepKind.TRAIN, "the last run was aborted")
     if facts.training_state is None or facts.training_state in FINAL_TRAINING_STATES:
         return Step(StepKind.FINISH_CYCLE, "the training run has ended")
     return Step(StepKind.WAIT, f"training is {facts.training_state}")

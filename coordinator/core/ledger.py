@@ -82,10 +82,34 @@ class CampaignBooks:
 
 
 @dataclass(frozen=True)
-class Unchanged:
-    """The answer to a repeat: the grant's state stays what it was."""
+class OutcomeReport:
+    """One reported outcome.
 
+    Attributes:
+        grant_id: 16 bytes.
+        state: Any but GRANTED.
+        verdict: Whether the expert kept the suggested class.
+        class_index_plus_one: 0 when unknown or withheld.
+        decision_seconds: 0 to 3600.
+    """
+
+    grant_id: bytes
     state: GrantState
+    verdict: Verdict = Verdict.UNKNOWN
+    class_index_plus_one: int = 0
+    decision_seconds: int = 0
+
+    def entry(self, sequence: int, now: int) -> Settled:
+        """Returns the ledger entry for this outcome at a position."""
+        return Settled(sequence=sequence, at=now, **vars(self))
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What `Ledger.settle` decided: entries to record, and a state for each report."""
+
+    entries: tuple[Settled, ...]
+    states: tuple[GrantState | None, ...]
 
 
 class Ledger:
@@ -153,30 +177,37 @@ class Ledger:
         )
 
     def settle(
-        self, grant_id: bytes, state: GrantState, report: OutcomeReport, *, now: int
-    ) -> Settled | Unchanged | Refusal:
-        """Decides what a reported state does to a grant.
+        self, site_id: str, reports: Sequence[OutcomeReport], now: int
+    ) -> Settlement | Refusal:
+        """Decides what reported outcomes do, one after the other.
+
+        Args:
+            site_id: Site of the caller, from its certificate.
+            reports: Outcomes; one grant may appear twice (released, then labeled).
+            now: Seconds since 1970-01-01 UTC.
 
         Returns:
-            An entry to record; `Unchanged` for a repeat or for a grant that is final already (the
-            first answer stands); a refusal for an unknown grant or one of another site.
+            Entries to record and each grant's state after its report: the first final state stands,
+            whatever comes later, and None marks an unknown grant. A refusal of all when one grant
+            belongs to another site.
         """
-        record = self._grants.get(grant_id)
-        if record is None:
-            return Refusal(Reason.GRANT_UNKNOWN, "there is no grant with that id")
-        if record.terms.site_id != report.site_id:
-            return Refusal(Reason.GRANT_OF_OTHER_SITE, "the grant belongs to another site")
-        if record.is_final or record.state == state:
-            return Unchanged(record.state)
-        return Settled(
-            sequence=self.sequence + 1,
-            at=now,
-            grant_id=grant_id,
-            state=state,
-            verdict=report.verdict,
-            class_index_plus_one=report.class_index_plus_one,
-            decision_seconds=report.decision_seconds,
-        )
+        entries: list[Settled] = []
+        states: list[GrantState | None] = []
+        latest: dict[bytes, GrantState] = {}
+        for report in reports:
+            record = self._grants.get(report.grant_id)
+            if record is None:
+                states.append(None)
+                continue
+            if record.terms.site_id != site_id:
+                return Refusal(Reason.GRANT_OF_OTHER_SITE, "the grant belongs to another site")
+            state = latest.get(report.grant_id, record.state)
+            if state not in FINAL_STATES and state != report.state:
+                entries.append(report.entry(self.sequence + 1 + len(entries), now))
+                state = report.state
+            latest[report.grant_id] = state
+            states.append(state)
+        return Settlement(tuple(entries), tuple(states))
 
     def expire(self, now: int, grace_seconds: int = 0) -> tuple[Settled, ...]:
         """Returns the entries that end all grants whose time is over by more than the grace."""
@@ -281,23 +312,6 @@ class Ledger:
     def _move(books: CampaignBooks, site_id: str, change: Account) -> None:
         books.total = _plus(books.total, change)
         books.sites[site_id] = _plus(books.site(site_id), change)
-
-
-@dataclass(frozen=True)
-class OutcomeReport:
-    """What came with a reported state.
-
-    Attributes:
-        site_id: Site of the caller, from its certificate.
-        verdict: Whether the expert kept the suggested class.
-        class_index_plus_one: 0 when unknown or withheld.
-        decision_seconds: 0 to 3600.
-    """
-
-    site_id: str
-    verdict: Verdict = Verdict.UNKNOWN
-    class_index_plus_one: int = 0
-    decision_seconds: int = 0
 
 
 def _plus(account: Account, change: Account) -> Account:

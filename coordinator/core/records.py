@@ -87,6 +87,7 @@ class TrainingRunRecord:
     round: int = 0
     rounds: int = 0
     attempts: int = 0
+    spent_labels: int = 0
     error: str = ""
 
 
@@ -108,7 +109,10 @@ class ModelVersionRecord:
 
 @dataclass(frozen=True)
 class MachineRecord:
-    """A machine of a site. A new enrolment raises `generation` and ends the older ones."""
+    """A machine of a site. A new enrolment raises `generation` and ends the older ones.
+
+    `node_key` is the OpenSSH public key of a federation node, empty for other roles.
+    """
 
     KEY: ClassVar[tuple[str, ...]] = ("site_id", "role", "name")
     site_id: str
@@ -117,6 +121,7 @@ class MachineRecord:
     generation: int
     enrolled_at: int
     revoked: bool = False
+    node_key: str = ""
 
 
 @dataclass(frozen=True)
