@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flwr.app import Context
@@ -14,6 +18,7 @@ from federation.requests import REQUEST_NAME, read_request
 from federation.run_files import write_whole
 
 ERROR_NAME = "error.txt"
+LOCK_NAME = "server.lock"
 app = ServerApp()
 
 
@@ -22,9 +27,38 @@ def main(grid: Grid, context: Context) -> None:
     """Runs or resumes the run in the folder that `run-directory` names."""
     logging.getLogger("federation").setLevel(logging.INFO)
     folder = Path(str(context.run_config["run-directory"]))
-    request = read_request(folder / REQUEST_NAME)
     try:
-        train_run(request, FlowerTransport(grid, lambda: read_nodes(request.nodes)))
+        with _locked(folder / LOCK_NAME):
+            request = read_request(folder / REQUEST_NAME)
+            train_run(request, FlowerTransport(grid, lambda: read_nodes(request.nodes)))
     except Exception as error:
         write_whole(folder / ERROR_NAME, f"{type(error).__name__}: {error}".encode())
         raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the run's lock: it ends with this process, so a watcher sees a death at once."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RuntimeError("another server app works on this run") from None
+    finally:
+        os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a server app works on the run now."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

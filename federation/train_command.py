@@ -1,0 +1,159 @@
+"""`perimeter-federation train`: submits a run, watches it, resumes it, publishes its model.
+
+The coordinator starts it as a child and reads the run's files. It may be killed at any time: a
+second call finds the run that the first submitted and goes on watching. A run that fails is
+submitted again, up to three attempts, and resumes from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from federation import run_files
+from federation.central import load_assessment
+from federation.control import FINISHED, Control, RunStatus
+from federation.errors import CheckpointInvalid, ControlFailed, FederationError, RequestInvalid
+from federation.publish import publish
+from federation.requests import TrainingRequest, read_request
+from federation.server_app import ERROR_NAME, LOCK_NAME, is_locked
+
+ATTEMPTS_MAX = 3
+POLL_SECONDS = 0.3
+ABANDONED_SECONDS = 5.0
+"""A run whose server app began and then let go of its lock for this long is dead."""
+CONTROL_PATIENCE_SECONDS = 120.0
+R = TypeVar("R")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Time for the watcher: a monotonic clock and a wait; tests pass their own."""
+
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+
+
+def train(path: Path, pace: Pace | None = None) -> None:
+    """Carries the run of a request to a signed bundle, or to the state `failed`.
+
+    Raises:
+        FederationError: The run failed in all attempts; `state.json` says so too.
+    """
+    request = read_request(path)
+    try:
+        _train(request, pace or Pace())
+        publish(request)
+    except FederationError as error:
+        rounds = request.settings.rounds.rounds
+        run_files.write_state(request.folder, "failed", rounds=rounds, error=str(error))
+        raise
+
+
+def _train(request: TrainingRequest, pace: Pace) -> None:
+    if not request.superlink:
+        raise RequestInvalid("request: key 'superlink' is missing")
+    threading.Thread(target=_warm_up, daemon=True).start()
+    control = Control(request.superlink, request.superlink_authority)
+    try:
+        watch = _Watch(request, control, pace)
+        while not watch.assessed():
+            watch.attempt()
+    finally:
+        control.close()
+
+
+def _warm_up() -> None:
+    """Imports what publishing needs while the sites work."""
+    import onnxruntime
+    import torch
+
+    _log.debug("torch %s, onnxruntime %s", torch.__version__, onnxruntime.__version__)
+
+
+class _Watch:
+    """One run and its attempts."""
+
+    def __init__(self, request: TrainingRequest, control: Control, pace: Pace) -> None:
+        self._request, self._control, self._pace = request, control, pace
+        self._last = 0
+
+    def assessed(self) -> bool:
+        """Whether the sites have measured the final model."""
+        try:
+            load_assessment(self._request.folder, self._request.digest())
+        except CheckpointInvalid:
+            return False
+        return True
+
+    def attempt(self) -> None:
+        """Submits the run, or finds the attempt that is still going, and watches it to its end.
+
+        Raises:
+            ControlFailed: The last attempt failed, too.
+        """
+        found = self._patiently(lambda: self._control.find_runs("run-key", self._key()))
+        open_runs = [run for run in found if run.status != FINISHED]
+        if open_runs:
+            run_id = open_runs[-1].run_id
+            self._last = max(run.attempt for run in found)
+        else:
+            self._last = 1 + max([self._last, *(run.attempt for run in found)], default=0)
+            if self._last > ATTEMPTS_MAX:
+                raise ControlFailed(f"the run failed {ATTEMPTS_MAX} times; {self._reason(found)}")
+            run_id = self._submit()
+        self._follow(run_id)
+
+    def _submit(self) -> int:
+        folder = self._request.folder
+        run_files.write_state(folder, "submitted", rounds=self._request.settings.rounds.rounds)
+        (folder / ERROR_NAME).unlink(missing_ok=True)
+        config = {
+            "run-directory": str(folder.resolve()),
+            "run-key": self._key(),
+            "attempt": self._last,
+        }
+        run_id = self._patiently(lambda: self._control.start_run(config))
+        _log.info("attempt %d is run %d", self._last, run_id)
+        return run_id
+
+    def _follow(self, run_id: int) -> None:
+        """Waits until the run is over, or until nobody works on it any more."""
+        began, free_since = False, self._pace.clock()
+        while not self.assessed():
+            status = self._patiently(lambda: self._control.run_status(run_id))
+            if status.status == FINISHED:
+                return
+            if is_locked(self._request.folder / LOCK_NAME):
+                began, free_since = True, self._pace.clock()
+            elif began and self._pace.clock() - free_since > ABANDONED_SECONDS:
+                _log.warning("run %d has no server app any more; stopping it", run_id)
+                self._patiently(lambda: self._control.stop_run(run_id))
+                return
+            self._pace.pause(POLL_SECONDS)
+
+    def _patiently(self, call: Callable[[], R]) -> R:
+        """Repeats a call while the SuperLink restarts."""
+        end = self._pace.clock() + CONTROL_PATIENCE_SECONDS
+        while True:
+            try:
+                return call()
+            except ControlFailed as error:
+                if not error.retry or self._pace.clock() >= end:
+                    raise
+            self._pace.pause(POLL_SECONDS)
+
+    def _key(self) -> str:
+        return f"{self._request.run_key}/{self._request.digest()[:16]}"
+
+    def _reason(self, found: list[RunStatus]) -> str:
+        try:
+            return (self._request.folder / ERROR_NAME).read_text("utf-8")
+        except FileNotFoundError:
+            return found[-1].details if found else "no reason was given"
