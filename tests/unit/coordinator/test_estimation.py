@@ -1,0 +1,174 @@
+"""The live accuracy estimate is unbiased and its interval keeps its promise."""
+
+import doctest
+
+import numpy as np
+import pytest
+
+from coordinator.core import estimation, stopping, trust
+from coordinator.core.allocation.explore import site_targets
+from coordinator.core.allocation.result import ExploreFrame
+from coordinator.core.estimation import ExploreLabels, confidence_sequence, report_accuracy
+from coordinator.core.stopping import CycleRecord, StopRule, advise
+from coordinator.core.trust import site_trust
+
+SITES, CLASSES = 4, 3
+
+
+class Population:
+    """A fully labelled pool, a predictor for it, and the product's own explore design."""
+
+    def __init__(self, seed=0, *, badly_calibrated=False):
+        rng = np.random.default_rng(seed)
+        self.sizes = np.array([900, 600, 300, 1200])
+        self.sites = np.repeat(np.arange(SITES), self.sizes)
+        self.classes = rng.integers(0, CLASSES, len(self.sites))
+        chance = np.clip(0.55 + 0.12 * self.sites - 0.1 * self.classes, 0.05, 0.95)
+        chance = np.clip(chance + rng.normal(0, 0.2, len(chance)), 0.02, 0.98)
+        self.correct = (rng.random(len(chance)) < chance).astype(np.int64)
+        self.confidence = np.full(len(chance), 0.97) if badly_calibrated else chance
+        if badly_calibrated:
+            self.confidence = np.where(self.sites == 1, 0.2, self.confidence)
+
+    def frame(self, targets):
+        groups = self.sites * CLASSES + self.classes
+        shape = (SITES, CLASSES)
+        return ExploreFrame(
+            counts=np.bincount(groups, minlength=12).reshape(shape),
+            probability_sums=np.bincount(groups, self.confidence, 12).reshape(shape),
+            targets=targets,
+        )
+
+    def draw(self, labels, rng):
+        targets = site_targets(self.sizes, label_target=labels, limits=self.sizes)
+        counts = np.diff(np.floor(np.concatenate([[0], targets.cumsum()]) + rng.random()))
+        rows = np.concatenate(
+            [
+                rng.choice(np.flatnonzero(self.sites == s), int(counts[s]), replace=False)
+                for s in range(SITES)
+            ]
+        )
+        rows = rng.permutation(rows)
+        made = ExploreLabels(
+            site_index=self.sites[rows],
+            predicted_classes=self.classes[rows],
+            confidences=self.confidence[rows],
+            inclusion_probabilities=(targets / self.sizes)[self.sites[rows]],
+            correct=self.correct[rows],
+        )
+        return self.frame(targets), made
+
+
+@pytest.mark.parametrize("badly_calibrated", [False, True])
+def test_over_a_thousand_draws_the_estimate_is_unbiased_and_the_interval_covers(badly_calibrated):
+    population = Population(badly_calibrated=badly_calibrated)
+    truth = population.correct.mean()
+    by_site = [population.correct[population.sites == s].mean() for s in range(SITES)]
+    by_class = [population.correct[population.classes == c].mean() for c in range(CLASSES)]
+    rng = np.random.default_rng(1)
+    values, errors, site_values, covered = [], [], [], np.zeros(1 + SITES + CLASSES)
+    for _ in range(1000):
+        report = report_accuracy(*population.draw(60, rng))
+        values.append(report.overall.value)
+        errors.append(report.overall.standard_error)
+        site_values.append([report.by_site[s].value for s in range(SITES)])
+        pairs = [(report.overall, truth)]
+        pairs += [(report.by_site[s], by_site[s]) for s in range(SITES)]
+        pairs += [(report.by_class[c], by_class[c]) for c in range(CLASSES)]
+        covered += [found.low <= true <= found.high for found, true in pairs]
+    noise = np.std(values) / np.sqrt(1000)
+    assert abs(np.mean(values) - truth) < 3.3 * noise
+    site_noise = np.std(site_values, axis=0) / np.sqrt(1000)
+    assert (np.abs(np.mean(site_values, axis=0) - by_site) < 3.3 * site_noise).all()
+    assert (covered / 1000 >= 0.95).all(), covered
+    assert np.mean(errors) >= 0.95 * np.std(values)
+
+
+def test_the_interval_holds_at_every_time_at_once():
+    rng = np.random.default_rng(3)
+    missed = 0
+    for _ in range(150):
+        values = (rng.random(150) < 0.85).astype(float)
+        low, high = confidence_sequence(values, lowest=0.0, highest=1.0)
+        missed += bool(((low > 0.85) | (high < 0.85)).any())
+    assert missed <= 0.05 * 150
+
+
+def test_the_interval_never_widens():
+    values = np.random.default_rng(0).random(80)
+    low, high = confidence_sequence(values, lowest=0.0, highest=1.0)
+    assert (np.diff(low) >= -1e-12).all()
+    assert (np.diff(high) <= 1e-12).all()
+    assert high[-1] - low[-1] < 0.4
+
+
+def test_a_good_predictor_narrows_the_estimate():
+    rng = np.random.default_rng(0)
+    spread = []
+    for badly in (False, True):
+        population = Population(badly_calibrated=badly)
+        values = [report_accuracy(*population.draw(60, rng)).overall.value for _ in range(200)]
+        spread.append(np.std(values))
+    assert spread[0] < spread[1]
+
+
+def test_missing_labels_are_reported_and_do_not_shift_the_estimate():
+    population = Population()
+    rng = np.random.default_rng(5)
+    values, responses = [], []
+    for _ in range(250):
+        frame, labels = population.draw(80, rng)
+        labels.correct[rng.random(len(labels.correct)) < 0.3] = -1
+        report = report_accuracy(frame, labels)
+        values.append(report.overall.value)
+        responses.append(report.overall.response_ratio)
+    assert np.mean(responses) == pytest.approx(0.7, abs=0.02)
+    assert abs(np.mean(values) - population.correct.mean()) < 0.015
+
+
+def test_without_labels_nothing_is_claimed():
+    population = Population()
+    frame, labels = population.draw(20, np.random.default_rng(0))
+    labels.correct[:] = -1
+    overall = report_accuracy(frame, labels).overall
+    assert (overall.low, overall.high, overall.label_count) == (0.0, 1.0, 0)
+
+
+def test_a_site_whose_claims_do_not_come_true_loses_weight_and_the_others_keep_theirs():
+    rng = np.random.default_rng(2)
+    sites = np.repeat(np.arange(5), 15)
+    confidence = np.where(sites == 3, 0.15, 0.8)
+    right = rng.random(len(sites)) < np.where(sites == 3, 0.95, confidence)
+    labels = ExploreLabels(sites, 0 * sites, confidence, np.ones(75), right.astype(np.int64))
+    weights = site_trust(labels, sites=6)
+    assert weights[3] < 0.3
+    assert (weights[[0, 1, 2, 4, 5]] >= 0.8).all()
+
+
+def test_honest_sites_keep_their_weight():
+    rng = np.random.default_rng(2)
+    kept = []
+    for _ in range(200):
+        confidence = rng.uniform(0.3, 1.0, 60)
+        right = (rng.random(60) < confidence).astype(np.int64)
+        sites = np.repeat(np.arange(6), 10)
+        kept.append(
+            site_trust(ExploreLabels(sites, 0 * sites, confidence, np.ones(60), right), sites=6)
+        )
+    assert np.mean(np.array(kept) >= 0.7) > 0.95
+
+
+def test_stopping_is_advised_on_price_stability_and_plateau_only():
+    rising = [CycleRecord(0.5 + 0.05 * i, 0.45 + 0.05 * i, 0.55 + 0.05 * i, 100) for i in range(4)]
+    assert not advise(rising, StopRule(), floors_met=True).stop
+    assert advise(rising, StopRule(least_gain_per_cost=0.01), floors_met=False).stop
+    stable = [CycleRecord(0.5 + 0.05 * i, 0.4, 0.8, 100, agreement=0.995) for i in range(4)]
+    assert advise(stable, StopRule(), floors_met=True).stop
+    assert not advise(stable, StopRule(), floors_met=False).stop
+
+
+@pytest.mark.parametrize("module", [estimation, stopping, trust])
+def test_the_examples_in_the_docstrings_hold(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
