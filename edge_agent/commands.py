@@ -1,0 +1,142 @@
+"""The commands of `perimeter-agent` that need a configuration."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.config import AgentConfig, load_config
+from edge_agent.errors import StorageError
+
+if TYPE_CHECKING:
+    from edge_agent.egress_ledger import EgressRecord
+
+
+def enroll(parsed: argparse.Namespace) -> int:
+    """Exchanges a join token for an identity; a known queue is offered again as a whole."""
+    from edge_agent.enrollment import enroll as exchange
+    from edge_agent.queue.stores import FILE_NAME, open_stores
+
+    config = _config(parsed)
+    text = sys.stdin.read() if parsed.token == "-" else parsed.token  # noqa: S105 - a marker
+    identity = exchange(config, text, time.time)
+    if (config.state_folder / FILE_NAME).exists():
+        stores = open_stores(config)
+        stores.offer_all_again()
+        stores.database.close()
+    sys.stdout.write(
+        f"enrolled as {identity.site_id}/{identity.name}; start with `perimeter-agent run`\n"
+    )
+    return 0
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Runs the daemon until SIGTERM or SIGINT."""
+    config = _config(parsed)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    with _only_one(config.state_folder):
+        from edge_agent.assembly import build_daemon
+
+        # The device has other work to do.
+        os.nice(config.limits.nice)
+        daemon = build_daemon(config, time.time, SystemRandom())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: daemon.stop())
+        logging.getLogger("edge_agent").info("running; state in %s", config.state_folder)
+        daemon.run()
+    return 0
+
+
+@contextmanager
+def _only_one(state_folder: Path) -> Iterator[None]:
+    """Holds the state folder, so that two daemons never share a queue."""
+    from edge_agent.status import LOCK_FILE
+
+    state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (state_folder / LOCK_FILE).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"another agent is running on {state_folder}; stop it or use another state folder"
+            ) from None
+        yield
+
+
+def status(parsed: argparse.Namespace) -> int:
+    """Prints how far the device is; exit status 1 when something is wrong."""
+    from edge_agent.status import collect_status, render
+
+    found = collect_status(_config(parsed), time.time())
+    sys.stdout.write((json.dumps(found, indent=1) if parsed.json else render(found)) + "\n")
+    wrong = found.get("conditions") or not found["identity"]["enrolled"]
+    return 1 if wrong and not parsed.json else 0
+
+
+def egress(parsed: argparse.Namespace) -> int:
+    """Shows or checks what left the device."""
+    from edge_agent.egress_ledger import verify
+
+    folder = _config(parsed).state_folder / "egress"
+    if parsed.action == "verify":
+        found = verify(folder)
+        if parsed.json:
+            sys.stdout.write(json.dumps(asdict(found)) + "\n")
+        elif found.fault:
+            sys.stdout.write(f"BROKEN: {found.fault}\n")
+        else:
+            sys.stdout.write(
+                f"whole: {found.message_count} messages, {found.byte_count} bytes left\n"
+            )
+        return 1 if found.fault else 0
+    return _show(folder, parsed)
+
+
+def _show(folder: Path, parsed: argparse.Namespace) -> int:
+    from collections import deque
+
+    from edge_agent.egress_ledger import records
+
+    shown = deque(records(folder), maxlen=max(1, parsed.last))
+    for record in shown:
+        if parsed.json:
+            sys.stdout.write(json.dumps(asdict(record)) + "\n")
+            continue
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.at))
+        method = record.method.removeprefix("perimeter.v1.")
+        sys.stdout.write(f"{record.sequence:>8}  {at}  {record.size_bytes:>8} B  {method}\n")
+        if parsed.full:
+            for line in _rendered(record):
+                sys.stdout.write(f"          {line}\n")
+    return 0
+
+
+def _rendered(record: EgressRecord) -> list[str]:
+    """Every field of a message, bytes in hex and cut at 32."""
+    from edge_agent.egress_view import fields_of
+
+    return [f"{name} = {value}" for name, value in fields_of(record)]
+
+
+def _config(parsed: argparse.Namespace) -> AgentConfig:
+    return load_config(parsed.config, os.environ)
+
+
+COMMANDS: Mapping[str, Callable[[Any], int]] = {
+    "enroll": enroll,
+    "run": run,
+    "status": status,
+    "egress": egress,
+}

@@ -1,0 +1,263 @@
+"""Samples at rest: sealed content, sealed masked view, sealed score.
+
+Content stays after scoring because a grant for it may come weeks later.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from edge_agent.queue.database import Database
+from edge_agent.queue.sealing import Sealer
+
+_VIEW_HEAD = struct.Struct("<BI")
+_SCORE = struct.Struct("<IBHH")
+
+
+class SampleState(IntEnum):
+    """Where a sample stands."""
+
+    OPEN = 0
+    GRANTED = 1
+    """A grant named it; it is not offered again."""
+    HELD = 2
+    """Masking held it back, so that it can neither be scored nor shown."""
+    UNFIT = 3
+    """It does not fit the model's input."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A sample as people and models of a masked campaign see it.
+
+    Attributes:
+        content: Encoded as the kind says.
+        report: Serialised wire `MaskReport`.
+        risk_band: Personal-data risk, 0 to 3.
+    """
+
+    content: bytes
+    report: bytes
+    risk_band: int
+
+    def pack(self) -> bytes:
+        """Returns the bytes that are sealed."""
+        return _VIEW_HEAD.pack(self.risk_band, len(self.report)) + self.report + self.content
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> View:
+        """Reads what `pack` wrote.
+
+        >>> View.unpack(View(b"text", b"report", 2).pack())
+        View(content=b'text', report=b'report', risk_band=2)
+        """
+        risk_band, length = _VIEW_HEAD.unpack_from(raw)
+        start = _VIEW_HEAD.size
+        return cls(raw[start + length :], raw[start : start + length], risk_band)
+
+
+@dataclass(frozen=True)
+class OfferedScore:
+    """What was offered to the coordinator about one sample.
+
+    Attributes:
+        model_version: Version that scored it.
+        margin: 0 to 63.
+        predicted_class: Class of the largest probability.
+        prototype_class: Class of the nearest prototype.
+    """
+
+    model_version: int
+    margin: int
+    predicted_class: int
+    prototype_class: int
+
+    def pack(self) -> bytes:
+        """Returns the bytes that are sealed."""
+        return _SCORE.pack(
+            self.model_version, self.margin, self.predicted_class, self.prototype_class
+        )
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> OfferedScore:
+        """Reads what `pack` wrote."""
+        return cls(*_SCORE.unpack(raw))
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """A row of the store, opened.
+
+    Attributes:
+        row_id: Ascending number of arrival.
+        candidate_id: 16 bytes, keyed.
+        source: Name of the source it came from.
+        state: Where it stands.
+        content: Canonical bytes of its kind.
+        view_policy: Policy under which `view` was made; empty for none.
+        view: Masked view, or None.
+    """
+
+    row_id: int
+    candidate_id: bytes
+    source: str
+    state: SampleState
+    content: bytes
+    view_policy: str
+    view: View | None
+
+
+class SampleStore:
+    """The samples of all campaigns of a device."""
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        self._database = database
+        self._sealer = sealer
+
+    def candidate_id(self, campaign_id: bytes, content: bytes) -> bytes:
+        """Returns the 16 bytes that name a sample on the wire.
+
+        Keyed with a secret of the device, so that nobody can test a guess of the content.
+        """
+        return self._sealer.keyed_id(b"candidate", campaign_id, content)
+
+    def add(self, campaign_id: bytes, source: str, contents: Iterable[bytes]) -> int:
+        """Seals and stores samples; equal content of a campaign is stored once.
+
+        Returns:
+            How many were new.
+        """
+        added = 0
+        with self._database.transaction():
+            for content in contents:
+                candidate_id = self.candidate_id(campaign_id, content)
+                added += self._database.write(
+                    "INSERT OR IGNORE INTO sample (campaign_id, candidate_id, source, content)"
+                    " VALUES (?, ?, ?, ?)",
+                    (campaign_id, candidate_id, source, self._seal(content, candidate_id)),
+                )
+        return added
+
+    def waiting(
+        self, campaign_id: bytes, version: int, *, after: int, count_max: int
+    ) -> list[StoredSample]:
+        """Returns open samples that `version` has not scored, in order of arrival."""
+        rows = self._database.read(
+            "SELECT id, candidate_id, source, state, content, view_policy, view FROM sample"
+            " WHERE campaign_id = ? AND state = 0 AND id > ? AND scored_version != ?"
+            " ORDER BY id LIMIT ?",
+            (campaign_id, after, version, count_max),
+        )
+        return [self._opened(row) for row in rows]
+
+    def find(self, campaign_id: bytes, candidate_id: bytes) -> StoredSample | None:
+        """Returns the sample behind a candidate of a campaign, or None when it is not here."""
+        rows = self._database.read(
+            "SELECT id, candidate_id, source, state, content, view_policy, view FROM sample"
+            " WHERE candidate_id = ? AND campaign_id = ?",
+            (candidate_id, campaign_id),
+        )
+        return self._opened(rows[0]) if rows else None
+
+    def offered_score(self, candidate_id: bytes) -> OfferedScore | None:
+        """Returns what was last offered about a candidate, or None."""
+        rows = self._database.read(
+            "SELECT score FROM sample WHERE candidate_id = ?", (candidate_id,)
+        )
+        if not rows or rows[0][0] is None:
+            return None
+        return OfferedScore.unpack(self._sealer.open(rows[0][0], b"score|" + candidate_id))
+
+    def record_scores(self, rows: Sequence[tuple[bytes, OfferedScore]]) -> None:
+        """Stores what is offered about each candidate; part of the caller's transaction."""
+        self._database.write_many(
+            "UPDATE sample SET scored_version = ?, score = ? WHERE candidate_id = ?",
+            [
+                (
+                    score.model_version,
+                    self._sealer.seal(score.pack(), b"score|" + candidate_id),
+                    candidate_id,
+                )
+                for candidate_id, score in rows
+            ],
+        )
+
+    def record_view(self, sample: StoredSample, policy: str, view: View) -> None:
+        """Keeps the masked view, so that a sample is masked once for each policy."""
+        self._database.write(
+            "UPDATE sample SET view_policy = ?, view = ? WHERE id = ?",
+            (policy, self._sealer.seal(view.pack(), b"view|" + sample.candidate_id), sample.row_id),
+        )
+
+    def set_state(self, row_id: int, state: SampleState) -> None:
+        """Moves one sample that no grant names."""
+        self._database.write(
+            "UPDATE sample SET state = ? WHERE id = ? AND state != 1", (int(state), row_id)
+        )
+
+    def hold(self, row_id: int, policy: str, reason: str) -> None:
+        """Puts a sample aside that masking held; `policy` names the one that did."""
+        self._database.write(
+            "UPDATE sample SET state = 2, view = NULL, view_policy = ?, held_reason = ?"
+            " WHERE id = ? AND state = 0",
+            (policy, reason, row_id),
+        )
+
+    def held_reasons(self) -> dict[str, int]:
+        """Returns the number of held samples by reason."""
+        return dict(
+            self._database.read(
+                "SELECT held_reason, count(*) FROM sample WHERE state = 2 GROUP BY held_reason"
+            )
+        )
+
+    def reopen_unfit(self, campaign_id: bytes) -> int:
+        """Gives samples that did not fit an older model a new chance; returns how many."""
+        return self._database.write(
+            "UPDATE sample SET state = 0 WHERE campaign_id = ? AND state = 3", (campaign_id,)
+        )
+
+    def reopen_held(self, campaign_id: bytes, policy: str) -> int:
+        """Gives samples that another policy held a new chance; returns how many."""
+        return self._database.write(
+            "UPDATE sample SET state = 0, view = NULL, view_policy = ''"
+            " WHERE campaign_id = ? AND state = 2 AND view_policy != ?",
+            (campaign_id, policy),
+        )
+
+    def drop_oldest(self, count: int) -> int:
+        """Removes up to `count` of the oldest samples that no grant names; returns how many."""
+        return self._database.write(
+            "DELETE FROM sample WHERE id IN"
+            " (SELECT id FROM sample WHERE state != 1 ORDER BY id LIMIT ?)",
+            (count,),
+        )
+
+    def counts(self) -> dict[bytes, dict[str, int]]:
+        """Returns, by campaign, the number of samples in each state."""
+        rows = self._database.read(
+            "SELECT campaign_id, state, count(*) FROM sample GROUP BY campaign_id, state"
+        )
+        counted: dict[bytes, dict[str, int]] = {}
+        for campaign_id, state, count in rows:
+            counted.setdefault(campaign_id, {})[SampleState(state).name.lower()] = count
+        return counted
+
+    def _seal(self, content: bytes, candidate_id: bytes) -> bytes:
+        return self._sealer.seal(content, b"sample|" + candidate_id)
+
+    def _opened(self, row: tuple[int, bytes, str, int, bytes, str, bytes | None]) -> StoredSample:
+        row_id, candidate_id, source, state, content, view_policy, view = row
+        opened = view and self._sealer.open(view, b"view|" + candidate_id)
+        return StoredSample(
+            row_id=row_id,
+            candidate_id=candidate_id,
+            source=source,
+            state=SampleState(state),
+            content=self._sealer.open(content, b"sample|" + candidate_id),
+            view_policy=view_policy,
+            view=View.unpack(opened) if opened else None,
+        )

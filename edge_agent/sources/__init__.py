@@ -1,0 +1,1 @@
+"""Where samples come from: watched folders, growing files, local push."""
