@@ -1,0 +1,248 @@
+"""A relay that ends TLS on both sides and keeps every plaintext byte that passes.
+
+It stands where the network between a site and the centre is. Towards the site it shows a
+certificate that the test's authority signed; towards the centre it uses the identity of the machine
+whose traffic it carries, so both ends check each other as they always do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import itertools
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """Files of a certificate and its key."""
+
+    certificate: Path
+    key: Path
+
+
+def issue_server_pair(
+    authority: KeyPair, folder: Path, *, uris: tuple[str, ...] = (), hosts: tuple[str, ...] = ()
+) -> KeyPair:
+    """Signs a server certificate for 127.0.0.1 and localhost with an authority of the test.
+
+    Args:
+        authority: Whom the site trusts.
+        folder: Where the new pair is written.
+        uris: URI names, for clients that look at them.
+        hosts: Further DNS names.
+    """
+    signer = serialization.load_pem_private_key(authority.key.read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    issuer = x509.load_pem_x509_certificate(authority.certificate.read_bytes())
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names += [x509.DNSName(name) for name in ("localhost", *hosts)]
+    names += [x509.UniformResourceIdentifier(uri) for uri in uris]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay")]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=6))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
+            critical=False,
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    pair = KeyPair(folder / "relay.pem", folder / "relay.key")
+    pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pair.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return pair
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One wire to listen on.
+
+    Attributes:
+        name: Used in the names of the records.
+        upstream: (host, port) of the centre.
+        shown: What the site sees; None for a wire without TLS.
+        trusted: Authority of the centre, as a PEM file.
+        identity: Returns the machine's pair at the moment of a connection, since it is renewed;
+            None where the centre asks for no client certificate.
+        protocols: ALPN names, h2 for gRPC.
+        upstream_name: Name to check in the centre's certificate.
+    """
+
+    name: str
+    upstream: tuple[str, int]
+    shown: KeyPair | None
+    trusted: Path | None
+    identity: Callable[[], KeyPair | None] = lambda: None
+    protocols: tuple[str, ...] = ("h2",)
+    upstream_name: str = "localhost"
+
+
+class CaptureRelay:
+    """Listens on a free loopback port until it is closed.
+
+    Args:
+        wire: Which wire.
+        records: Folder that gets `<wire>-<number>-out.bin` (from the site) and `-in.bin`.
+    """
+
+    def __init__(self, wire: Wire, records: Path) -> None:
+        self._wire = wire
+        self._records = records
+        records.mkdir(parents=True, exist_ok=True)
+        self._numbers = itertools.count(1)
+        self._cut = threading.Event()
+        self._closed = False
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self.failures: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def address(self) -> str:
+        """`host:port` for the site."""
+        return f"127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Breaks every open connection and refuses new ones until `mend`."""
+        self._cut.set()
+        self._drop_all()
+
+    def mend(self) -> None:
+        """Lets connections through again."""
+        self._cut.clear()
+
+    def close(self) -> None:
+        """Ends the relay."""
+        self._closed = True
+        self._listener.close()
+        self._drop_all()
+
+    def _drop_all(self) -> None:
+        with self._lock:
+            held, self._open = self._open, set()
+        for connection in held:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._cut.is_set():
+                connection.close()
+                continue
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        site: socket.socket = raw
+        try:
+            raw.settimeout(20)
+            site = self._site_side(raw)
+            centre = self._centre_side()
+        except (OSError, ssl.SSLError) as error:
+            self.failures.append(f"{self._wire.name}: {type(error).__name__}: {error}")
+            site.close()
+            return
+        for connection in (site, centre):
+            connection.settimeout(None)
+        with self._lock:
+            self._open |= {site, centre}
+        number = next(self._numbers)
+        stem = f"{self._wire.name}-{number:04d}"
+        back = threading.Thread(
+            target=_pump, args=(centre, site, self._records / f"{stem}-in.bin"), daemon=True
+        )
+        back.start()
+        _pump(site, centre, self._records / f"{stem}-out.bin")
+        back.join()
+        with self._lock:
+            self._open -= {site, centre}
+
+    def _site_side(self, raw: socket.socket) -> socket.socket:
+        if self._wire.shown is None:
+            return raw
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._wire.shown.certificate, self._wire.shown.key)
+        context.set_alpn_protocols(list(self._wire.protocols))
+        if self._wire.trusted is not None:
+            context.load_verify_locations(self._wire.trusted)
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context.wrap_socket(raw, server_side=True)
+
+    def _centre_side(self) -> socket.socket:
+        raw = socket.create_connection(self._wire.upstream, timeout=20)
+        if self._wire.trusted is None:
+            return raw
+        context = ssl.create_default_context(cafile=str(self._wire.trusted))
+        context.set_alpn_protocols(list(self._wire.protocols))
+        pair = self._wire.identity()
+        if pair is not None:
+            context.load_cert_chain(pair.certificate, pair.key)
+        return context.wrap_socket(raw, server_hostname=self._wire.upstream_name)
+
+
+def _pump(source: socket.socket, sink: socket.socket, record: Path) -> None:
+    """Copies until either end closes; a byte is on record before it goes on."""
+    with record.open("ab", buffering=0) as kept:
+        while True:
+            try:
+                chunk = source.recv(_CHUNK)
+                if not chunk:
+                    break
+                kept.write(chunk)
+                sink.sendall(chunk)
+            except (OSError, ssl.SSLError):
+                break
+    for connection in (source, sink):
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
