@@ -1,0 +1,119 @@
+"""An enrolled device beside a coordinator and a portal that really listen."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from agent_peers import Authority, Coordinator, Portal  # noqa: E402
+
+from edge_agent.assembly import build_daemon  # noqa: E402
+from edge_agent.config import AgentConfig, parse_config  # noqa: E402
+from edge_agent.daemon import Daemon  # noqa: E402
+from edge_agent.enrollment import enroll  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def coordinator(authority: Authority) -> Iterator[Coordinator]:
+    peer = Coordinator(authority)
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture
+def portal(authority: Authority) -> Iterator[Portal]:
+    peer = Portal(authority)
+    yield peer
+    peer.stop()
+
+
+class Device:
+    """A state folder, an inbox folder, and a clock that only tests move."""
+
+    def __init__(self, folder: Path, coordinator: Coordinator, portal: Portal) -> None:
+        self.folder = folder
+        self.coordinator = coordinator
+        self.portal = portal
+        self.inbox = folder / "inbox"
+        self.inbox.mkdir()
+        self.now = time.time()
+        self.values: dict = {
+            "state": str(folder / "state"),
+            "portal": f"127.0.0.1:{portal.port}",
+            "sources": [
+                {
+                    "name": "inbox",
+                    "campaign": "tickets",
+                    "kind": "text",
+                    "type": "folder",
+                    "path": str(self.inbox),
+                }
+            ],
+            "timing": {
+                "settle_seconds": 0.0,
+                "model_poll_seconds": 0.0,
+                "retry_first_seconds": 0.0,
+                "retry_longest_seconds": 0.0,
+                "call_seconds": 5.0,
+            },
+            "limits": {"warm_up_seconds": 30},
+        }
+        self.daemons: list[Daemon] = []
+
+    @property
+    def config(self) -> AgentConfig:
+        return parse_config(self.values, {}, base=self.folder)
+
+    def clock(self) -> float:
+        return self.now
+
+    def enroll(self) -> Device:
+        enroll(self.config, self.coordinator.token(), self.clock)
+        return self
+
+    def daemon(self) -> Daemon:
+        daemon = build_daemon(self.config, self.clock, Random(0))
+        self.daemons.append(daemon)
+        return daemon
+
+    def put(self, *texts: str) -> None:
+        """Drops texts into the watched folder."""
+        count = len(list(self.inbox.iterdir()))
+        for number, text in enumerate(texts, count):
+            (self.inbox / f"{number:05d}.txt").write_text(text)
+
+    def until(
+        self, daemon: Daemon, done: Callable[[], object], *, ticks: int = 200, step: float = 0.0
+    ) -> None:
+        """Turns the daemon until something is true."""
+        for _ in range(ticks):
+            if done():
+                return
+            self.now += step
+            if not daemon.tick(self.now):
+                time.sleep(0.01)
+        conditions = daemon._parts.stores.conditions.all()
+        pytest.fail(f"it did not happen; conditions: {conditions}")
+
+    def close(self) -> None:
+        for daemon in self.daemons:
+            daemon.close()
+
+
+@pytest.fixture
+def device(tmp_path: Path, coordinator: Coordinator, portal: Portal) -> Iterator[Device]:
+    built = Device(tmp_path, coordinator, portal)
+    yield built
+    built.close()
