@@ -1,7 +1,7 @@
 """What detectors say, and how their answers become one list of stretches to hide."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 STRUCTURED_TYPES = frozenset(
@@ -18,6 +18,7 @@ STRUCTURED_TYPES = frozenset(
 )
 """Types that a site's allow-list cannot switch off."""
 
+_NAME_PART = re.compile(r"[^\W\d_]{3,}")
 _GAP = re.compile(r"[ \t\n.,'-]{0,2}\Z")
 
 
@@ -88,7 +89,7 @@ _JOINABLE = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "DATE_TIME"})
 def without_allowed(
     text: str, findings: Iterable[Finding], allowed: frozenset[str]
 ) -> list[Finding]:
-    """Drop findings whose whole text is on the site's allow-list (case-folded).
+    """Drop findings whose whole text is on the site's allow-list (small letters).
 
     Structured types stay: an allow-list cannot let a card number through.
     """
@@ -98,7 +99,7 @@ def without_allowed(
         found
         for found in findings
         if found.entity_type in STRUCTURED_TYPES
-        or text[found.start : found.end].casefold() not in allowed
+        or small_letters(text[found.start : found.end]) not in allowed
     ]
 
 
@@ -119,41 +120,63 @@ def every_occurrence(
     for found in findings:
         for value in values_of(text[found.start : found.end], found.entity_type, is_ordinary):
             values.setdefault(value, found)
-    pattern = occurrence_pattern(values)
-    if pattern is None:
-        return list(findings)
-    repeats = []
-    for match in pattern.finditer(text):
-        origin = values.get(match[0].casefold())
-        if origin is not None:
-            repeats.append(origin._replace(start=match.start(), end=match.end()))
-    if len(repeats) <= len(findings):
-        # Nearly always nothing new: then the merge below would only cost time.
-        known = {(f.start, f.end) for f in findings}
-        repeats = [r for r in repeats if (r.start, r.end) not in known]
+    known = {(found.start, found.end) for found in findings}
+    repeats = [
+        values[value]._replace(start=start, end=end)
+        for start, end, value in occurrences(text, values)
+        if (start, end) not in known
+    ]
     return union([*findings, *repeats]) if repeats else list(findings)
 
 
-def occurrence_pattern(values: Iterable[str]) -> re.Pattern[str] | None:
-    """A pattern that finds each value; words only as whole words, values with digits anywhere."""
-    words: list[str] = []
-    codes: list[str] = []
-    for value in sorted(values, key=len, reverse=True):
+def occurrences(text: str, values: Iterable[str]) -> Iterator[tuple[int, int, str]]:
+    """Where small-letter values stand: start, end, value.
+
+    Words count as whole words, values of five and more signs with a digit anywhere.
+
+    >>> list(occurrences("Ann met Anna and ANN", ["ann"]))
+    [(0, 3, 'ann'), (17, 20, 'ann')]
+    """
+    # Searching beats compiling a pattern for each text by far.
+    small = small_letters(text)
+    for value in values:
         is_code = len(value) > 4 and any(c.isdigit() for c in value)
-        (codes if is_code else words).append(re.escape(value))
-    parts = [rf"(?<!\w)(?:{'|'.join(words)})(?!\w)"] if words else []
-    parts += codes
-    return re.compile("|".join(parts), re.IGNORECASE) if parts else None
+        start = small.find(value)
+        while start >= 0:
+            end = start + len(value)
+            if is_code or (_is_edge(small, start) and _is_edge(small, end)):
+                yield start, end, value
+            start = small.find(value, end)
+
+
+def small_letters(text: str) -> str:
+    """A text in lower case whose length is that of the text.
+
+    >>> small_letters("ANN İ")
+    'ann İ'
+    """
+    small = text.lower()
+    if len(small) == len(text):
+        return small
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
+def _is_edge(text: str, position: int) -> bool:
+    """True where a word begins or ends: not between two letters or digits."""
+    if position <= 0 or position >= len(text):
+        return True
+    before, after = text[position - 1], text[position]
+    return not ((before.isalnum() or before == "_") and (after.isalnum() or after == "_"))
 
 
 def values_of(value: str, entity_type: str, is_ordinary: Callable[[str], bool]) -> list[str]:
-    """Case-folded values that give a finding away elsewhere; the whole value comes first."""
+    """Small-letter values that give a finding away elsewhere; the whole value comes first."""
     if entity_type in _LOCAL_TYPES:
         return []
-    folded = value.casefold().strip()
+    folded = small_letters(value).strip()
     values = [folded] if is_telling(folded) and not is_ordinary(folded) else []
     if entity_type == "PERSON" and " " in folded:
-        parts = re.findall(r"[^\W\d_]{3,}", folded)
+        parts = _NAME_PART.findall(folded)
         values += [part for part in parts if not is_ordinary(part)]
     return values
 

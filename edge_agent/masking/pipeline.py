@@ -12,7 +12,8 @@ from edge_agent.masking.findings import (
     Finding,
     every_occurrence,
     join_neighbours,
-    occurrence_pattern,
+    occurrences,
+    small_letters,
     union,
     values_of,
     without_allowed,
@@ -58,8 +59,8 @@ class BuiltinMasker:
         self._tagger = _tagger_of(self._pack, self._featurizer)
         self._threshold = self._pack.thresholds.get(policy.level.value, 0.5)
         self._extra: Detector | None = load_detector(policy.detector, policy.detector_sha256)
-        self._allowed = frozenset(term.casefold() for term in policy.allow)
-        self._denied = occurrence_pattern(t.casefold() for t in policy.deny if t.strip())
+        self._allowed = frozenset(small_letters(term) for term in policy.allow)
+        self._denied = [small_letters(term.strip()) for term in policy.deny if term.strip()]
         self._digest = self._make_digest()
         self._closed = False
 
@@ -133,12 +134,8 @@ class BuiltinMasker:
     def _detect(self, view: Normalised, tokens: Sequence[Token]) -> list[Finding]:
         text = view.text
         findings = self._structured(text) + self._rules.find(text, tokens)
-        if self._denied is not None:
-            findings += [
-                Finding(m.start(), m.end(), "SITE_TERM", 1.0)
-                for m in self._denied.finditer(text.casefold())
-                if len(text.casefold()) == len(text)
-            ]
+        for start, end, _ in occurrences(text, self._denied):
+            findings.append(Finding(start, end, "SITE_TERM", 1.0))
         for start, end, plain in patterns.encoded_stretches(text):
             inner = self._structured(plain) + self._rules.find(plain, tokenize(plain))
             if inner:
@@ -204,9 +201,8 @@ class BuiltinMasker:
             )[:1]
             if len(value) >= 4
         }
-        pattern = occurrence_pattern(values)
         kept = without_placeholders(masked.text, masked.spans)
-        return pattern is not None and any(pattern.search(stretch) for stretch in kept)
+        return any(True for stretch in kept for _ in occurrences(stretch, values))
 
     def _is_ordinary(self, word: str) -> bool:
         return bool(self._featurizer.flags_of(word) & Flag.ORDINARY)

@@ -33,6 +33,7 @@ OVERLAP_CHARS = 200
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 _DIGIT_WINDOW = re.compile(r"[+(]*\d(?:[\s.\-/()]{0,3}\d){5,}")
+_PHONE_DIGITS = 15
 _NO_ARTIFACTS: Any = None
 _PHONE_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR", "ES")
 
@@ -87,6 +88,9 @@ class PresidioDetector:
         self._wanted = frozenset(entities) or frozenset(known)
         self._enhancer = LemmaContextAwareEnhancer(context_matching_mode="whole_word")
         self._recognizers = [gate.recognizer for gate in self._gates]
+        self._phone: Any = next(
+            r for r in self._recognizers if isinstance(r, recognizers.PhoneRecognizer)
+        )
         self._listener = _TimeoutListener()
         logger = logging.getLogger("presidio-analyzer")
         logger.addHandler(self._listener)
@@ -128,15 +132,28 @@ class PresidioDetector:
 
     def _run(self, recognizer: EntityRecognizer, text: str) -> list[RecognizerResult]:
         entities = recognizer.supported_entities
-        if not isinstance(recognizer, recognizers.PhoneRecognizer):
+        if recognizer is not self._phone:
             return list(recognizer.analyze(text, entities, _NO_ARTIFACTS))
         results = []
         for low, high in _digit_windows(text):
-            for result in recognizer.analyze(text[low:high], entities, _NO_ARTIFACTS):
+            found = self._phones(text[low:high])
+            for result in found:
                 result.start += low
                 result.end += low
-                results.append(result)
+            results += found
         return results
+
+    def _phones(self, window: str) -> list[RecognizerResult]:
+        """Phones in a window: regions in turn until one fits; a plus sign needs no region."""
+        if sum(sign.isdigit() for sign in window) > _PHONE_DIGITS and "+" not in window:
+            return []
+        regions = _PHONE_REGIONS[:1] if window.lstrip().startswith("+") else _PHONE_REGIONS
+        for region in regions:
+            self._phone.supported_regions = (region,)
+            found = list(self._phone.analyze(window, self._phone.supported_entities, _NO_ARTIFACTS))
+            if found:
+                return found
+        return []
 
     def _with_context(self, text: str, results: list[RecognizerResult]) -> list[RecognizerResult]:
         by_id = {r.id: r for r in self._recognizers}

@@ -2,7 +2,10 @@
 
 import os
 import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from simulations.name_tagger import words
 from simulations.name_tagger.generator import Sentence
@@ -20,6 +23,9 @@ _UNLABELLED = re.compile(
     re.IGNORECASE,
 )
 VALIDATION_EVERY = 10
+_TEXT_SETS = ("banking77.parquet", "medquad_qtype.parquet", "sms_spam.parquet")
+_SMALL_WORD = re.compile(r"(?<![\w@#/.])[a-z]{2,}(?![\w@/])")
+_TOKEN = re.compile(r"[^\W\d_]+|\d+")
 
 
 def data_folder() -> Path | None:
@@ -40,13 +46,11 @@ def read_real(path: Path, *, split: str) -> list[Sentence]:
         path: The Parquet file.
         split: `train`, `validation` (every tenth text of the train part) or `test`.
     """
-    from pyarrow import parquet
-
     wanted = "test" if split == "test" else "train"
-    sentences = []
-    for row in parquet.read_table(path).to_pylist():
-        is_validation = wanted == "train" and row["id"] % VALIDATION_EVERY == 0
-        if row["split"] != wanted or is_validation != (split == "validation"):
+    sentences: list[Sentence] = []
+    for row in _rows(path, wanted):
+        is_validation = wanted == "train" and row["id"] % VALIDATION_EVERY == 5
+        if is_validation != (split == "validation"):
             continue
         spans = [(s["start"], s["end"], s["type"]) for s in row["spans"]]
         if split == "train":
@@ -55,5 +59,81 @@ def read_real(path: Path, *, split: str) -> list[Sentence]:
                 for m in _UNLABELLED.finditer(row["text"])
                 if not any(a < m.end() and m.start() < b for a, b, _ in spans)
             ]
-        sentences.append(Sentence(row["text"], tuple(spans)))
+        sentences += pieces(Sentence(row["text"], tuple(spans)))
     return sentences
+
+
+def pieces(sentence: Sentence, longest: int = 280) -> list[Sentence]:
+    """Cut a long text at spaces outside its spans; a few source rows hold many messages.
+
+    >>> [p.text for p in pieces(Sentence("Ann Lee met Bo", ((0, 7, "PERSON"),)), longest=5)]
+    ['Ann Lee', ' met', ' Bo']
+    """
+    if len(sentence.text) <= longest:
+        return [sentence]
+    inside = bytearray(len(sentence.text))
+    for start, end, _ in sentence.spans:
+        inside[start:end] = b"\x01" * (end - start)
+    cuts = [0]
+    for position, sign in enumerate(sentence.text):
+        # The cut waits for the last space before the limit only roughly: near it is near enough.
+        if sign == " " and not inside[position] and position - cuts[-1] >= longest * 0.6:
+            cuts.append(position)
+    cuts.append(len(sentence.text))
+    return [
+        Sentence(
+            sentence.text[low:high],
+            tuple((a - low, b - low, kind) for a, b, kind in sentence.spans if low <= a < high),
+        )
+        for low, high in pairwise(cuts)
+    ]
+
+
+def ordinary_words(folder: Path, names: frozenset[str]) -> frozenset[str]:
+    """Words that people write in lower case, counted in the train parts of the open text sets.
+
+    Args:
+        folder: Holds banking77, medquad_qtype, sms_spam and pii_real as Parquet.
+        names: Known first names, lower case; they need many more occurrences to count.
+    """
+    counts: Counter[str] = Counter()
+    for file in _TEXT_SETS:
+        for row in _rows(folder / file, "train"):
+            counts.update(_SMALL_WORD.findall(row["text"]))
+    for row in _rows(folder / "pii_real.parquet", "train"):
+        text = list(row["text"])
+        for span in row["spans"]:
+            text[span["start"] : span["end"]] = " " * (span["end"] - span["start"])
+        counts.update(_SMALL_WORD.findall("".join(text)))
+    return frozenset(w for w, n in counts.items() if n >= (25 if w in names else 3))
+
+
+def harmless_sentences(folder: Path, names: frozenset[str], count: int) -> list[Sentence]:
+    """Real sentences whose small words are harmless; all other words are marked IGNORE.
+
+    Nobody labelled these sets, but a word in lower case that is no known first name is nearly
+    never a name, so it can teach what ordinary language looks like.
+
+    Args:
+        folder: Holds banking77, medquad_qtype and sms_spam as Parquet.
+        names: Known first names, lower case.
+        count: Texts from each set.
+    """
+    sentences: list[Sentence] = []
+    for file in _TEXT_SETS:
+        rows = _rows(folder / file, "train")
+        for row in rows[:: max(1, len(rows) // count)]:
+            for piece in pieces(Sentence(row["text"][:600], ()), longest=200):
+                doubtful = [
+                    (m.start(), m.end(), "IGNORE")
+                    for m in _TOKEN.finditer(piece.text)
+                    if not m[0].islower() or m[0] in names
+                ]
+                sentences.append(Sentence(piece.text, tuple(doubtful)))
+    return sentences
+
+
+def _rows(path: Path, split: str) -> list[dict[str, Any]]:
+    from pyarrow import parquet
+
+    return [row for row in parquet.read_table(path).to_pylist() if row["split"] == split]

@@ -33,6 +33,7 @@ class Lexicon:
     common_last_names: tuple[str, ...]
     places: tuple[str, ...]
     countries: tuple[str, ...]
+    jobs: tuple[str, ...]
     ordinary: frozenset[str]
 
 
@@ -47,6 +48,7 @@ def load_lexicon() -> Lexicon:
         common_last_names=_tidy(_person_names(_COMMON_LOCALES)[1]),
         places=_tidy([*_faker_places(), *_area_code_places()]),
         countries=_countries(),
+        jobs=_jobs(),
         ordinary=ordinary_words(),
     )
 
@@ -79,8 +81,9 @@ def ordinary_words() -> frozenset[str]:
     for page in topics.values():
         counts.update(re.findall(r"\b[a-z]{2,}\b", page))
     for source in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
-        for comment in re.findall(r"#(.*)", source.read_text(errors="replace")):
-            counts.update(re.findall(r"\b[a-z]{3,}\b", comment))
+        text = source.read_text(errors="replace")
+        for comment in re.findall(r'#([^\n]*)|"""(.+?)"""', text, re.DOTALL):
+            counts.update(re.findall(r"\b[a-z]{3,}\b", "".join(comment)))
     words = {word for word, count in counts.items() if count >= 3}
     lorem = importlib.import_module("faker.providers.lorem.en_US")
     words.update(word.lower() for word in lorem.Provider.word_list)
@@ -114,6 +117,13 @@ def _countries() -> tuple[str, ...]:
     provider = importlib.import_module("faker.providers.address.en").Provider
     short = (c for c in provider.countries if "(" not in c and len(c) < 26)
     return tuple(sorted({*short, "USA", "U.S.", "UK", "England", "Scotland", "Wales"}))
+
+
+def _jobs() -> tuple[str, ...]:
+    """Job titles; Faker writes some of them back to front ("Engineer, civil")."""
+    provider = importlib.import_module("faker.providers.job").Provider
+    turned = (" ".join(reversed(job.split(", "))) for job in provider.jobs)
+    return tuple(sorted({*provider.jobs, *turned}))
 
 
 def _area_code_places() -> Iterator[str]:

@@ -13,7 +13,8 @@ LABEL_OF_SLOT = {
     **dict.fromkeys(("person", "first", "last", "lastfirst"), "PERSON"),
     **dict.fromkeys(("title", "job"), "TITLE"),
     **dict.fromkeys(
-        ("city", "country", "address", "street", "zip", "addrquoted", "addrquery"), "LOCATION"
+        ("city", "country", "address", "street", "zip", "addrquoted", "addrquery", "corner"),
+        "LOCATION",
     ),
     "org": "ORGANIZATION",
     **dict.fromkeys(("nrp", "nrpde"), "NRP"),
@@ -59,6 +60,7 @@ class Slots:
             "country": lambda: self._pick(self._lexicon.countries),
             "street": self.street,
             "address": self.address,
+            "corner": self.corner,
             "addrquoted": lambda: self.lines_of_address("\n>"),
             "addrquery": lambda: self.lines_of_address("\n?? "),
             "zip": self.postcode,
@@ -165,7 +167,7 @@ class Slots:
     def address(self) -> str:
         """A whole address, on one line or several."""
         roll = self._chance.random()
-        if roll < 0.05:
+        if roll < 0.05 and self._language == "en":
             unit = self._pick(("PSC ####, Box ####", "Unit #### Box ####"))
             return self._digits(f"{unit}\n{self._pick(('APO', 'DPO', 'FPO'))} AE #####")
         comma = self._pick((", ", "\n", "\n ", ",\n"))
@@ -185,6 +187,13 @@ class Slots:
         elif tail < 0.9:
             parts += [self.city(), self.fill("country")]
         return comma.join(parts)
+
+    def corner(self) -> str:
+        """A crossing of two streets."""
+        first = self._pick((self.street(), self._any_first(), self._street_name()))
+        second = f"{self._street_name()} {self._pick(words.STREET_TYPES)}"
+        second = self._pick((self.street(), second))
+        return self._pick(("the corner of ", "the corner of ", "")) + f"{first} and {second}"
 
     def lines_of_address(self, between: str) -> str:
         """An address whose lines are quoted."""
@@ -221,6 +230,13 @@ class Slots:
             lambda: f"University of {self._pick(self._lexicon.places)}",
             lambda: f"{self._pick(self._lexicon.places)} {self._pick(ends)}",
             lambda: f"{self._pick(words.PEOPLES)} {self._pick(parts)} {self._pick(ends)}",
+            lambda: f"{self._ordinary_word()} {self._ordinary_word()}",
+            lambda: (
+                f"{self._ordinary_word()} {self._pick(('And', 'and', '&'))} {self._ordinary_word()}"
+            ),
+            lambda: f"{self._ordinary_word()} {self._ordinary_word()} {self._pick(ends)}",
+            lambda: f"The {self._ordinary_word()} {self._pick(ends)}",
+            lambda: f"{self._ordinary_word()}{self._pick(('ly', 'io', 'db', 'hub', 'lab', 'bot'))}",
             lambda: self._pick(words.COMPANY_NAMES),
             lambda: self._pick(words.COMPANY_NAMES),
         )
@@ -228,9 +244,18 @@ class Slots:
 
     def job(self) -> str:
         """A job title."""
-        job = f"{self._pick(words.JOB_FIELDS)} {self._pick(words.JOB_HEADS)}"
-        job = self._pick((job, job, self._pick(words.JOB_HEADS)))
-        return self._pick((job, job.capitalize(), job.title()))
+        field, head = self._pick(words.JOB_FIELDS), self._pick(words.JOB_HEADS)
+        jobs = (
+            f"{field} {head}",
+            f"{field} and {self._pick(words.JOB_FIELDS)} {head}",
+            f"{field}, {self._pick(words.JOB_FIELDS)}, and {self._pick(self._ordinary)} {head}",
+            f"{self._pick(self._ordinary)} {head}",
+            f"{self._pick(self._ordinary)} {field} {head}",
+            self._pick(self._lexicon.jobs),
+            head,
+        )
+        job = self._pick(jobs)
+        return self._pick((job, job.capitalize(), job.capitalize(), job.title()))
 
     def date(self) -> str:
         """A date, written out or in numbers."""
@@ -295,6 +320,9 @@ class Slots:
     def _made_up(self) -> str:
         stem = "".join(self._pick(words.SYLLABLES) for _ in range(self._chance.randint(1, 3)))
         return (stem + self._pick(words.NAME_ENDINGS)).capitalize()
+
+    def _ordinary_word(self) -> str:
+        return self._pick(self._ordinary).capitalize()
 
     def _iso_date(self) -> str:
         return self._digits(f"{self._chance.randint(1930, 2029)}-0%-1#").replace("%", "4")
