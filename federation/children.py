@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,13 +131,20 @@ def _spawn(spec: ChildSpec) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             list(spec.command),
             cwd=spec.folder,
-            env={**os.environ, **FLOWER_ENVIRONMENT, **spec.environment},
+            env=_environment(spec),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no locks
             start_new_session=True,
         )
+
+
+def _environment(spec: ChildSpec) -> dict[str, str]:
+    """Flower starts its own programs by name, so this installation's must come first."""
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
+    return {**os.environ, **FLOWER_ENVIRONMENT, **spec.environment, "PATH": path}
 
 
 def _die_with_parent() -> None:

@@ -27,6 +27,8 @@ ATTEMPTS_MAX = 3
 POLL_SECONDS = 0.3
 ABANDONED_SECONDS = 5.0
 """A run whose server app began and then let go of its lock for this long is dead."""
+START_SECONDS = 90.0
+"""A run whose server app did not begin within this time never will."""
 CONTROL_PATIENCE_SECONDS = 120.0
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
@@ -132,8 +134,8 @@ class _Watch:
                 return
             if is_locked(self._request.folder / LOCK_NAME):
                 began, free_since = True, self._pace.clock()
-            elif began and self._pace.clock() - free_since > ABANDONED_SECONDS:
-                _log.warning("run %d has no server app any more; stopping it", run_id)
+            elif self._pace.clock() - free_since > (ABANDONED_SECONDS if began else START_SECONDS):
+                _log.warning("nobody works on run %d; stopping it", run_id)
                 self._patiently(lambda: self._control.stop_run(run_id))
                 return
             self._pace.pause(POLL_SECONDS)
