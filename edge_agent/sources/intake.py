@@ -73,7 +73,7 @@ class Intake:
             StorageFull: The queue is full and its policy is to wait.
         """
         while self._database.size_bytes() > self._room_bytes:
-            if not self._drop_oldest or not self._samples.drop_oldest(256):
+            if not self._drop_oldest or not self._samples.drop_oldest(32):
                 raise StorageFull(
                     "the queue is full, so sources wait; raise limits.queue_bytes_max "
                     'or set limits.when_full = "drop-oldest"'
