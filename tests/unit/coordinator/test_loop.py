@@ -9,78 +9,22 @@ import time
 import uuid
 from pathlib import Path
 
-import numpy as np
 import pytest
+from central_harness import (
+    campaign_status,
+    in_phase,
+    install_and_offer,
+    open_grants,
+    report,
+    run_cycle,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from perimeter.v1 import candidate_pb2, grant_pb2, model_pb2
+from perimeter.v1 import grant_pb2, model_pb2
 
 from coordinator.core.entries import GrantReason, GrantTerms, grant_message
 from coordinator.office import load_ledger
 from coordinator.store import open_store
 from coordinator.verification import verify
-
-
-def install_and_offer(machine, batch_of, campaign_id, campaign, version, rows=12, seed=None):
-    """What an agent does with a new version: report it, score its pool, say that it is done."""
-    report = model_pb2.ReportInstallRequest(
-        request_id=uuid.uuid4().bytes,
-        campaign_id=campaign_id,
-        version=version,
-        state=model_pb2.INSTALL_STATE_INSTALLED,
-    )
-    machine.models.ReportInstall(report)
-    machine.sequence += 1
-    batch = batch_of(
-        campaign_id,
-        campaign,
-        sequence=machine.sequence,
-        rows=rows,
-        model_version=version,
-        replaces_older_versions=True,
-        seed=seed,
-    )
-    machine.send(batch)
-    machine.candidates.ReportPool(
-        candidate_pb2.ReportPoolRequest(
-            request_id=uuid.uuid4().bytes,
-            campaign_id=campaign_id,
-            model_version=version,
-            day=20_000,
-            class_counts=np.array([rows, 0, 0], dtype="<u4").tobytes(),
-            complete=True,
-        )
-    )
-
-
-def open_grants(machine):
-    return list(machine.grants.ListGrants(grant_pb2.ListGrantsRequest(page_size=1000)).grants)
-
-
-def report(machine, grants, state=grant_pb2.OUTCOME_STATE_LABELED, request_id=None):
-    outcomes = [
-        grant_pb2.Outcome(
-            grant_id=grant.grant_id,
-            state=state,
-            class_index_plus_one=1 if state == grant_pb2.OUTCOME_STATE_LABELED else 0,
-        )
-        for grant in grants
-    ]
-    request = grant_pb2.RecordOutcomesRequest(
-        request_id=request_id or uuid.uuid4().bytes, outcomes=outcomes
-    )
-    return machine.grants.RecordOutcomes(request)
-
-
-def campaign_status(status):
-    return status["campaigns"][0]
-
-
-def in_phase(phase, cycle):
-    def check(status):
-        campaign = campaign_status(status)
-        return campaign["phase"] == phase and campaign["cycle"] == cycle
-
-    return check
 
 
 @pytest.fixture
@@ -91,23 +35,11 @@ def sites(central):
     return agents, portals
 
 
-def run_cycle(central, sites, batch_of, campaign_id, campaign, *, cycle):
-    agents, portals = sites
-    central.tick_until(in_phase("waiting", cycle))
-    for number, agent in enumerate(agents):
-        install_and_offer(agent, batch_of, campaign_id, campaign, cycle, seed=number)
-    central.tick_until(in_phase("labeling", cycle))
-    granted = [open_grants(agent) for agent in agents]
-    for portal, grants in zip(portals, granted, strict=True):
-        report(portal, grants)
-    return granted
-
-
-def test_a_campaign_runs_from_first_model_to_completion(central, sites, batch_of):
+def test_a_campaign_runs_from_first_model_to_completion(central, sites):
     accuracies = {"1": 0.3, "2": 0.6, "3": 0.8}
     campaign_id, campaign = central.create(training={"accuracies": accuracies})
     for cycle in (1, 2):
-        run_cycle(central, sites, batch_of, campaign_id, campaign, cycle=cycle)
+        run_cycle(central, sites, campaign_id, campaign, cycle=cycle)
     status = central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
     done = campaign_status(status)
     assert done["ledger"] == {"budget": 20, "spent": 20, "reserved": 0, "returned": 0}
@@ -120,12 +52,12 @@ def test_a_campaign_runs_from_first_model_to_completion(central, sites, batch_of
     assert counts["allocations"] == 2
 
 
-def test_a_grant_bears_a_signature_that_sites_can_verify(central, sites, batch_of):
+def test_a_grant_bears_a_signature_that_sites_can_verify(central, sites):
     campaign_id, campaign = central.create()
     agents, _ = sites
     central.tick_until(in_phase("waiting", 1))
     for agent in agents:
-        install_and_offer(agent, batch_of, campaign_id, campaign, 1)
+        install_and_offer(agent, campaign_id, campaign, 1)
     central.tick_until(in_phase("labeling", 1))
     public = Ed25519PublicKey.from_public_bytes(
         (central.config.identity_folder / "grant.pub").read_bytes()
@@ -147,12 +79,12 @@ def test_a_grant_bears_a_signature_that_sites_can_verify(central, sites, batch_o
         public.verify(grant.signature, grant_message(terms, grant.ledger_sequence))
 
 
-def test_a_waiting_agent_is_woken_by_its_first_grant(central, sites, batch_of):
+def test_a_waiting_agent_is_woken_by_its_first_grant(central, sites):
     campaign_id, campaign = central.create()
     agents, _ = sites
     central.tick_until(in_phase("waiting", 1))
     for agent in agents:
-        install_and_offer(agent, batch_of, campaign_id, campaign, 1)
+        install_and_offer(agent, campaign_id, campaign, 1)
     waiting = agents[0].grants.ListGrants.future(
         grant_pb2.ListGrantsRequest(page_size=10, wait_seconds=20)
     )
@@ -164,20 +96,20 @@ def test_a_waiting_agent_is_woken_by_its_first_grant(central, sites, batch_of):
     assert time.monotonic() - started < 5
 
 
-def test_granted_candidates_are_never_granted_again(central, sites, batch_of):
+def test_granted_candidates_are_never_granted_again(central, sites):
     campaign_id, campaign = central.create()
-    first = run_cycle(central, sites, batch_of, campaign_id, campaign, cycle=1)
-    second = run_cycle(central, sites, batch_of, campaign_id, campaign, cycle=2)
+    first = run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    second = run_cycle(central, sites, campaign_id, campaign, cycle=2)
     ids = [grant.candidate_id for grants in first + second for grant in grants]
     assert len(ids) == len(set(ids)) == 20
 
 
-def test_expired_grants_give_their_labels_back(central, sites, batch_of):
+def test_expired_grants_give_their_labels_back(central, sites):
     campaign_id, campaign = central.create(cycles=1)
     agents, portals = sites
     central.tick_until(in_phase("waiting", 1))
     for agent in agents:
-        install_and_offer(agent, batch_of, campaign_id, campaign, 1)
+        install_and_offer(agent, campaign_id, campaign, 1)
     central.tick_until(in_phase("labeling", 1))
     north, south = (open_grants(agent) for agent in agents)
     report(portals[0], north)
@@ -190,10 +122,10 @@ def test_expired_grants_give_their_labels_back(central, sites, batch_of):
     assert late.outcomes[0].state == grant_pb2.OUTCOME_STATE_EXPIRED
 
 
-def test_a_canary_version_reaches_its_agents_first(central, sites, batch_of):
+def test_a_canary_version_reaches_its_agents_first(central, sites):
     campaign_id, campaign = central.create(canary_ratio=0.5)
     agents, _ = sites
-    run_cycle(central, sites, batch_of, campaign_id, campaign, cycle=1)
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
     central.tick_until(lambda s: campaign_status(s)["canary_version"] == 2)
     question = model_pb2.GetModelVersionRequest(campaign_id=campaign_id)
     offered = [agent.models.GetModelVersion(question).version for agent in agents]
@@ -212,28 +144,28 @@ def test_a_canary_version_reaches_its_agents_first(central, sites, batch_of):
     central.tick_until(lambda s: campaign_status(s)["model_version"] == 2)
 
 
-def test_a_worse_model_is_rolled_back_and_the_campaign_goes_on(central, sites, batch_of):
+def test_a_worse_model_is_rolled_back_and_the_campaign_goes_on(central, sites):
     training = {"accuracies": {"1": 0.9, "2": 0.2, "3": 0.95}}
     campaign_id, campaign = central.create(training=training)
-    run_cycle(central, sites, batch_of, campaign_id, campaign, cycle=1)
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
     status = central.tick_until(in_phase("labeling", 2))
     assert campaign_status(status)["model_version"] == 1
     assert campaign_status(status)["training"]["state"] == "rolled_back"
     assert "below" in campaign_status(status)["training"]["error"]
 
 
-def test_failing_training_spends_no_further_budget(central, sites, batch_of):
+def test_failing_training_spends_no_further_budget(central, sites):
     campaign_id, campaign = central.create(training={"fail": True})
-    run_cycle(central, sites, batch_of, campaign_id, campaign, cycle=1)
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
     status = central.tick_until(lambda s: "repeatedly" in campaign_status(s)["because"])
     assert campaign_status(status)["phase"] == "training"
     assert campaign_status(status)["ledger"]["spent"] == 10
     assert campaign_status(status)["ledger"]["reserved"] == 0
 
 
-def test_a_bundle_with_a_flipped_byte_is_never_offered(central, sites, batch_of):
+def test_a_bundle_with_a_flipped_byte_is_never_offered(central, sites):
     campaign_id, campaign = central.create(training={"pause_seconds": 0.3})
-    run_cycle(central, sites, batch_of, campaign_id, campaign, cycle=1)
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
     run = central.config.folder / "training" / campaign_id.hex() / "run-1"
     deadline = time.monotonic() + 10
     while not (run / "evaluation.json").exists() and time.monotonic() < deadline:
@@ -249,7 +181,7 @@ def test_a_bundle_with_a_flipped_byte_is_never_offered(central, sites, batch_of)
     assert "differs from the manifest" in campaign_status(status)["training"]["error"]
 
 
-def test_a_bundle_downloads_whole_and_from_an_offset(central, sites, batch_of):
+def test_a_bundle_downloads_whole_and_from_an_offset(central, sites):
     campaign_id, _ = central.create()
     agent = sites[0][0]
     central.tick_until(in_phase("waiting", 1))
@@ -266,13 +198,13 @@ def test_a_bundle_downloads_whole_and_from_an_offset(central, sites, batch_of):
     assert download(100) == content[100:]
 
 
-def test_a_restart_goes_on_without_granting_twice(runner, config, batch_of):
+def test_a_restart_goes_on_without_granting_twice(runner, config):
     first = runner.start(config)
     campaign_id, campaign = first.create()
     machines = [first.enroll(site) for site in ("north", "south")]
     first.tick_until(in_phase("waiting", 1))
     for machine in machines:
-        install_and_offer(machine, batch_of, campaign_id, campaign, 1)
+        install_and_offer(machine, campaign_id, campaign, 1)
     first.tick_until(in_phase("labeling", 1))
     before = first.desk.office.ledger.digest
     runner.stop(first)
@@ -281,14 +213,12 @@ def test_a_restart_goes_on_without_granting_twice(runner, config, batch_of):
     assert second.desk.office.ledger.digest == before
 
 
-def test_training_survives_the_coordinators_death_and_is_not_started_twice(
-    runner, config, batch_of
-):
+def test_training_survives_the_coordinators_death_and_is_not_started_twice(runner, config):
     first = runner.start(config)
     campaign_id, campaign = first.create(training={"pause_seconds": 1.5})
     machines = [first.enroll(site) for site in ("north", "south")]
     portals = [first.enroll(site, "portal") for site in ("north", "south")]
-    run_cycle(first, (machines, portals), batch_of, campaign_id, campaign, cycle=1)
+    run_cycle(first, (machines, portals), campaign_id, campaign, cycle=1)
     run = config.folder / "training" / campaign_id.hex() / "run-1"
     first.tick_until(lambda _: (run / "starts.txt").exists())
     runner.stop(first)
@@ -298,9 +228,9 @@ def test_training_survives_the_coordinators_death_and_is_not_started_twice(
     assert campaign_status(status)["ledger"]["spent"] == 10
 
 
-def test_a_training_that_was_killed_is_started_again(central, sites, batch_of):
+def test_a_training_that_was_killed_is_started_again(central, sites):
     campaign_id, campaign = central.create(training={"pause_seconds": 1.0})
-    run_cycle(central, sites, batch_of, campaign_id, campaign, cycle=1)
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
     run = Path(central.config.folder) / "training" / campaign_id.hex() / "run-1"
     central.tick_until(lambda _: (run / "starts.txt").exists())
     os.kill(int((run / "starts.txt").read_text().split()[1]), signal.SIGKILL)
@@ -308,9 +238,9 @@ def test_a_training_that_was_killed_is_started_again(central, sites, batch_of):
     assert len((run / "starts.txt").read_text().splitlines()) == 2
 
 
-def test_what_is_stored_replays_to_the_same_ledger(central, sites, batch_of):
+def test_what_is_stored_replays_to_the_same_ledger(central, sites):
     campaign_id, campaign = central.create()
-    run_cycle(central, sites, batch_of, campaign_id, campaign, cycle=1)
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
     store = open_store(central.config.store_url)
     replayed = load_ledger(store)
     store.close()
