@@ -7,18 +7,18 @@ whose traffic it carries, so both ends check each other as they always do.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import ipaddress
 import itertools
-import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _CHUNK = 1 << 16
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Wire:
 
 
 class CaptureRelay:
-    """Listens on a free loopback port until it is closed.
+    """Listens on a free loopback port until it is closed; one event loop in a thread of its own.
 
     Args:
         wire: Which wire.
@@ -123,14 +124,14 @@ class CaptureRelay:
         self._records = records
         records.mkdir(parents=True, exist_ok=True)
         self._numbers = itertools.count(1)
-        self._cut = threading.Event()
-        self._closed = False
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
+        self._is_cut = False
+        self._open: set[asyncio.StreamWriter] = set()
         self.failures: list[str] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = self._ask(self._listen())
+        self.port: int = self._server.sockets[0].getsockname()[1]
 
     def __enter__(self) -> Self:
         return self
@@ -144,105 +145,96 @@ class CaptureRelay:
         self.close()
 
     @property
+    def name(self) -> str:
+        """Name of the wire."""
+        return self._wire.name
+
+    @property
     def address(self) -> str:
         """`host:port` for the site."""
         return f"127.0.0.1:{self.port}"
 
     def cut(self) -> None:
         """Breaks every open connection and refuses new ones until `mend`."""
-        self._cut.set()
-        self._drop_all()
+        self._is_cut = True
+        self._ask(self._drop_all())
 
     def mend(self) -> None:
         """Lets connections through again."""
-        self._cut.clear()
+        self._is_cut = False
 
     def close(self) -> None:
         """Ends the relay."""
-        self._closed = True
-        self._listener.close()
-        self._drop_all()
+        if self._thread.is_alive():
+            self._server.close()
+            self._ask(self._drop_all())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
 
-    def _drop_all(self) -> None:
-        with self._lock:
-            held, self._open = self._open, set()
-        for connection in held:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
+    def _ask(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
 
-    def _accept(self) -> None:
-        while not self._closed:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._cut.is_set():
-                connection.close()
-                continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._site_side())
 
-    def _serve(self, raw: socket.socket) -> None:
-        site: socket.socket = raw
-        try:
-            raw.settimeout(20)
-            site = self._site_side(raw)
-            centre = self._centre_side()
-        except (OSError, ssl.SSLError) as error:
-            self.failures.append(f"{self._wire.name}: {type(error).__name__}: {error}")
-            site.close()
+    async def _drop_all(self) -> None:
+        held, self._open = self._open, set()
+        for writer in held:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
             return
-        for connection in (site, centre):
-            connection.settimeout(None)
-        with self._lock:
-            self._open |= {site, centre}
-        number = next(self._numbers)
-        stem = f"{self._wire.name}-{number:04d}"
-        back = threading.Thread(
-            target=_pump, args=(centre, site, self._records / f"{stem}-in.bin"), daemon=True
+        host, port = self._wire.upstream
+        security = self._centre_side()
+        try:
+            centre_reader, centre_writer = await asyncio.open_connection(
+                host,
+                port,
+                ssl=security,
+                server_hostname=self._wire.upstream_name if security else None,
+            )
+        except OSError as error:
+            self.failures.append(f"{self._wire.name}: {type(error).__name__}: {error}")
+            writer.transport.abort()
+            return
+        self._open |= {writer, centre_writer}
+        stem = f"{self._wire.name}-{next(self._numbers):04d}"
+        await asyncio.gather(
+            _pump(reader, centre_writer, self._records / f"{stem}-out.bin"),
+            _pump(centre_reader, writer, self._records / f"{stem}-in.bin"),
         )
-        back.start()
-        _pump(site, centre, self._records / f"{stem}-out.bin")
-        back.join()
-        with self._lock:
-            self._open -= {site, centre}
+        self._open -= {writer, centre_writer}
 
-    def _site_side(self, raw: socket.socket) -> socket.socket:
+    def _site_side(self) -> ssl.SSLContext | None:
         if self._wire.shown is None:
-            return raw
+            return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._wire.shown.certificate, self._wire.shown.key)
         context.set_alpn_protocols(list(self._wire.protocols))
         if self._wire.trusted is not None:
             context.load_verify_locations(self._wire.trusted)
             context.verify_mode = ssl.CERT_OPTIONAL
-        return context.wrap_socket(raw, server_side=True)
+        return context
 
-    def _centre_side(self) -> socket.socket:
-        raw = socket.create_connection(self._wire.upstream, timeout=20)
+    def _centre_side(self) -> ssl.SSLContext | None:
         if self._wire.trusted is None:
-            return raw
+            return None
         context = ssl.create_default_context(cafile=str(self._wire.trusted))
         context.set_alpn_protocols(list(self._wire.protocols))
         pair = self._wire.identity()
         if pair is not None:
             context.load_cert_chain(pair.certificate, pair.key)
-        return context.wrap_socket(raw, server_hostname=self._wire.upstream_name)
+        return context
 
 
-def _pump(source: socket.socket, sink: socket.socket, record: Path) -> None:
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, record: Path) -> None:
     """Copies until either end closes; a byte is on record before it goes on."""
-    with record.open("ab", buffering=0) as kept:
-        while True:
-            try:
-                chunk = source.recv(_CHUNK)
-                if not chunk:
-                    break
-                kept.write(chunk)
-                sink.sendall(chunk)
-            except (OSError, ssl.SSLError):
-                break
-    for connection in (source, sink):
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
+    with record.open("ab", buffering=0) as kept, contextlib.suppress(OSError, ssl.SSLError):
+        while chunk := await source.read(_CHUNK):
+            kept.write(chunk)
+            sink.write(chunk)
+            await sink.drain()
+    with contextlib.suppress(OSError, RuntimeError):
+        sink.close()
