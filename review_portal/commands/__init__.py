@@ -1,0 +1,1 @@
+"""Sub-commands of `perimeter-portal`. Each module is imported only when its command runs."""

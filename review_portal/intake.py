@@ -1,0 +1,163 @@
+"""Takes masked items from agents of the same site, over gRPC with mutual TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+from perimeter.v1 import item_pb2, item_pb2_grpc
+from sqlalchemy import Connection
+
+from review_portal import wire
+from review_portal.config import PortalConfig
+from review_portal.core.model import NewItem, Refusal
+from review_portal.identity import Identity, Peer, peer_of
+from review_portal.label_store import LabelStore
+from review_portal.store import automatic, items
+from review_portal.store.campaigns import find_campaign, settings_of
+
+MESSAGE_SLACK_BYTES = 1 << 20
+CODES = {
+    "IDENTITY": grpc.StatusCode.PERMISSION_DENIED,
+    "SITE_FOREIGN": grpc.StatusCode.PERMISSION_DENIED,
+    "GRANT_SIGNATURE": grpc.StatusCode.PERMISSION_DENIED,
+    "GRANT_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
+    "CAMPAIGN_UNKNOWN": grpc.StatusCode.UNAVAILABLE,
+    "MASK_POLICY": grpc.StatusCode.FAILED_PRECONDITION,
+    "MASK_UNVERIFIED": grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+@dataclass(frozen=True)
+class IntakeDesk:
+    """What intake needs.
+
+    Attributes:
+        store: Where items go.
+        config: Limits and known masking policies.
+        identity: The portal's own.
+        clock: Seconds since the epoch.
+        campaign_missing: Called when an item's campaign is not known yet.
+    """
+
+    store: LabelStore
+    config: PortalConfig
+    identity: Identity
+    clock: Callable[[], float]
+    campaign_missing: Callable[[], None] = lambda: None
+
+    def take(self, request: item_pb2.DeliverItemRequest, peer: Peer | None) -> bool | Refusal:
+        """Takes one item, durably.
+
+        Returns:
+            True when it was there before, False when it is new, or a refusal.
+        """
+        refused = self._check(request, peer)
+        if refused is not None:
+            return refused
+        item = request.item
+        now = self.clock()
+        found = self.store.database.read(lambda c: find_campaign(c, item.grant.campaign_id))
+        if found is None:
+            self.campaign_missing()
+            return Refusal("CAMPAIGN_UNKNOWN", "the portal does not know this campaign yet; retry")
+        new = wire.read_item(item, found)
+        if isinstance(new, Refusal):
+            return new
+        refused = wire.check_content(new.kind, new.content, bytes_max=self.config.content_bytes_max)
+        if refused is not None:
+            return refused
+        actor = f"agent:{peer.name}" if peer else "agent"
+
+        def work(connection: Connection) -> bool:
+            settings = settings_of(connection, found.campaign_id)
+            intake = items.Intake(found, settings, self.store.keys, now)
+            return _receive(connection, intake, new, actor)
+
+        return not self.store.database.write(work)
+
+    def _check(self, request: item_pb2.DeliverItemRequest, peer: Peer | None) -> Refusal | None:
+        if peer is None or peer.role != "agent" or peer.trust_domain != self.identity.trust_domain:
+            return Refusal("IDENTITY", "only agents deliver items")
+        if peer.site_id != self.identity.site_id:
+            return Refusal("SITE_FOREIGN", "only agents of this site deliver items here")
+        if len(request.request_id) != 16:
+            return Refusal("REQUEST_ID", "request_id has 16 bytes")
+        item = request.item
+        refused = wire.check_grant(item.grant, self.identity.grant_public_key, now=self.clock())
+        return refused or wire.check_mask_report(item, self.config.mask_policy_versions)
+
+
+def _receive(connection: Connection, intake: items.Intake, new: NewItem, actor: str) -> bool:
+    fresh = items.receive(connection, intake, new, actor)
+    if fresh:
+        automatic.consider(connection, intake, new)
+    return fresh
+
+
+class IntakeServicer(item_pb2_grpc.IntakeServiceServicer):
+    """Answers agents."""
+
+    def __init__(self, desk: IntakeDesk) -> None:
+        self._desk = desk
+
+    def DeliverItem(  # noqa: N802  the name is the wire's
+        self, request: item_pb2.DeliverItemRequest, context: grpc.ServicerContext
+    ) -> item_pb2.DeliverItemResponse:
+        """Takes one item; durable when answered."""
+        pems: Any = context.auth_context().get("x509_pem_cert", ())
+        peer = peer_of(pems[0]) if pems else None
+        taken = self._desk.take(request, peer)
+        if isinstance(taken, Refusal):
+            _refuse(context, taken)
+        return item_pb2.DeliverItemResponse(duplicate=taken)
+
+
+def _refuse(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
+    context.set_trailing_metadata((("perimeter-reason", refusal.reason),))
+    context.abort(CODES.get(refusal.reason, grpc.StatusCode.INVALID_ARGUMENT), refusal.message)
+
+
+def start_intake(desk: IntakeDesk) -> tuple[grpc.Server, int]:
+    """Starts the intake with the portal's certificate, which is read again when it is renewed.
+
+    Returns:
+        The server and its port.
+    """
+    config = desk.config
+    server = grpc.server(
+        ThreadPoolExecutor(config.intake_threads, thread_name_prefix="intake"),
+        options=(
+            ("grpc.max_receive_message_length", config.content_bytes_max + MESSAGE_SLACK_BYTES),
+            ("grpc.so_reuseport", 0),
+        ),
+    )
+    register: Any = item_pb2_grpc.add_IntakeServiceServicer_to_server
+    register(IntakeServicer(desk), server)
+    address = f"{config.intake_host}:{config.intake_port}"
+    port = server.add_secure_port(address, _credentials(desk.identity))
+    server.start()
+    return server, port
+
+
+def _credentials(identity: Identity) -> grpc.ServerCredentials:
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            [(identity.pem("key.pem"), identity.pem("cert.pem"))], identity.pem("ca.pem")
+        )
+
+    last = identity.pem("cert.pem")
+    first = configuration()
+
+    def renewed() -> Any:
+        nonlocal last
+        now = identity.pem("cert.pem")
+        if now == last:
+            return None
+        last = now
+        return configuration()
+
+    return grpc.dynamic_ssl_server_credentials(first, renewed, require_client_authentication=True)

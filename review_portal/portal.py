@@ -1,0 +1,65 @@
+"""One running portal: its settings, its store, and who may enter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from review_portal.access import Access, read_secret
+from review_portal.config import PortalConfig
+from review_portal.coordinator_link import CoordinatorLink
+from review_portal.label_store import LabelStore
+from review_portal.texts import Catalogues, load_catalogues
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Portal:
+    """What routes work with.
+
+    Attributes:
+        config: Settings.
+        store: The label store.
+        access: People and their sessions.
+        clock: Seconds since the epoch.
+        secret: The portal's own key, 32 bytes.
+        catalogues: Texts of the pages by language.
+        link: To the coordinator; None while the portal is not enrolled.
+    """
+
+    config: PortalConfig
+    store: LabelStore
+    access: Access
+    clock: Callable[[], float]
+    secret: bytes
+    catalogues: Catalogues
+    link: CoordinatorLink | None = None
+    wake: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether browsers come over HTTPS."""
+        return self.config.web_tls != "off"
+
+
+def open_portal(
+    config: PortalConfig,
+    *,
+    clock: Callable[[], float],
+    store: LabelStore,
+    link: CoordinatorLink | None = None,
+) -> Portal:
+    """Puts a portal together: reads its key and its texts."""
+    secret = read_secret(config.folder)
+    return Portal(
+        config=config,
+        store=store,
+        access=Access(store.database, config, clock=clock, secret=secret),
+        clock=clock,
+        secret=secret,
+        catalogues=load_catalogues(PACKAGE / "locales"),
+        link=link,
+        wake=link.wake if link is not None else lambda: None,
+    )

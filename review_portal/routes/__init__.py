@@ -1,0 +1,1 @@
+"""What browsers and scripts may ask for over HTTP."""

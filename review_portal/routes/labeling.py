@@ -1,0 +1,269 @@
+"""JSON API of the labeling loop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy import Connection
+
+from review_portal.access import Visitor
+from review_portal.core.model import Answer, Campaign, Decision, Receipt, Refusal
+from review_portal.portal import Portal
+from review_portal.routes import items_view
+from review_portal.routes.guard import (
+    Labeler,
+    PortalOf,
+    Refused,
+    VisitorOf,
+    raise_if_refused,
+)
+from review_portal.routes.shapes import (
+    AnnotationBody,
+    AnnotationsBody,
+    CampaignBody,
+    FlagBody,
+    LeasesBody,
+    QueueBody,
+    ReceiptBody,
+    SkipBody,
+    UndoBody,
+)
+from review_portal.store import annotations as decisions
+from review_portal.store import counters, flags, queue
+from review_portal.store.campaigns import (
+    find_campaign_named,
+    list_campaigns,
+    settings_of,
+)
+
+router = APIRouter(prefix="/api", tags=["labeling"])
+
+CAMPAIGN_UNKNOWN = Refusal("CAMPAIGN_UNKNOWN", "this site takes part in no such campaign")
+CAMPAIGN_PAUSED = Refusal("CAMPAIGN_PAUSED", "the campaign is paused or completed")
+
+
+@router.get("/campaigns")
+async def campaigns(portal: PortalOf, _: VisitorOf) -> list[CampaignBody]:
+    """Campaigns of this site with their counts."""
+
+    def work(connection: Connection) -> list[CampaignBody]:
+        return [
+            items_view.campaign_body(
+                campaign,
+                settings_of(connection, campaign.campaign_id),
+                counters.counts(connection, campaign.campaign_id),
+            )
+            for campaign in list_campaigns(connection)
+        ]
+
+    return await portal.store.database.read_soon(work)
+
+
+@router.get("/queue")
+async def fetch_queue(
+    portal: PortalOf,
+    visitor: Labeler,
+    campaign: str,
+    count: Annotated[int, Query(ge=1, le=queue.LEASE_COUNT_MAX)] = 20,
+) -> QueueBody:
+    """Leases items until the caller holds `count` of them; those held already come first.
+
+    The view of each item is in the audit log before the item is in the answer.
+    """
+    now = portal.clock()
+    person = visitor.person
+
+    def work(
+        connection: Connection,
+    ) -> tuple[Campaign, tuple[queue.QueuedItem, ...], int] | Refusal:
+        found = find_campaign_named(connection, campaign)
+        if found is None:
+            return CAMPAIGN_UNKNOWN
+        if found.state != "ACTIVE":
+            return CAMPAIGN_PAUSED
+        request = queue.LeaseRequest(
+            person.person_id,
+            found.campaign_id,
+            count,
+            now,
+            now + portal.config.lease_seconds,
+            person.languages,
+        )
+        leased = queue.lease(connection, request)
+        waiting = counters.counts(connection, found.campaign_id).get("items.OPEN", 0)
+        return found, leased, waiting
+
+    found, leased, waiting = raise_if_refused(await portal.store.database.write_soon(work))
+    bodies = [items_view.item_body(portal, found, entry, person.person_id) for entry in leased]
+    return QueueBody(
+        campaign_id=found.campaign_id.hex(),
+        lease_seconds=portal.config.lease_seconds,
+        waiting_count=waiting,
+        items=bodies,
+    )
+
+
+def decision_of(body: AnnotationBody) -> Decision:
+    """Builds the decision behind a request body."""
+    indices = tuple(sorted(set(body.class_indices)))
+    first = indices[0] if indices and body.class_index is None else body.class_index
+    spans = tuple(sorted((s.start, s.end, s.class_index) for s in body.spans if s.start < s.end))
+    return Decision(
+        item_id=bytes.fromhex(body.item_id),
+        answer=Answer(first, indices, spans),
+        seconds=body.seconds,
+        client_token=body.client_token,
+        lease_id=body.lease_id,
+        note=body.note,
+        suggestion_shown=body.suggestion_shown,
+        reason_code=body.reason_code,
+    )
+
+
+def desk_of(portal: Portal, visitor: Visitor, decision: Decision | None) -> decisions.Desk:
+    """Returns where a decision is made, with the check of its lease proof."""
+    held_before = False
+    if decision is not None and decision.lease_id and "." in decision.lease_id:
+        proof = queue.lease_proof(
+            portal.secret,
+            expert_id=visitor.person.person_id,
+            item_id=decision.item_id,
+            lease_id=decision.lease_id.partition(".")[0],
+        )
+        held_before = proof == decision.lease_id
+    return decisions.Desk(
+        expert_id=visitor.person.person_id,
+        now=portal.clock(),
+        keys=portal.store.keys,
+        outcome_delay_seconds=portal.config.outcome_delay_seconds,
+        held_before=held_before,
+    )
+
+
+async def _record(portal: Portal, visitor: Visitor, body: AnnotationBody) -> Receipt | Refusal:
+    decision = decision_of(body)
+    desk = desk_of(portal, visitor, decision)
+    return await portal.store.database.write_soon(
+        lambda connection: decisions.record(connection, desk, decision)
+    )
+
+
+def _receipt(body: AnnotationBody, outcome: Receipt | Refusal) -> ReceiptBody:
+    if isinstance(outcome, Refusal):
+        return ReceiptBody(
+            stored="refused",
+            item_state="",
+            annotation_id=0,
+            client_token=body.client_token,
+            reason=outcome.reason,
+            message=outcome.message,
+        )
+    return ReceiptBody(
+        stored=outcome.stored,
+        item_state=outcome.item_state,
+        annotation_id=outcome.annotation_id,
+        client_token=body.client_token,
+    )
+
+
+@router.post("/annotations")
+async def annotate(portal: PortalOf, visitor: Labeler, body: AnnotationBody) -> ReceiptBody:
+    """Stores a decision, durably. A repeat of `client_token` gets the first answer."""
+    return _receipt(body, raise_if_refused(await _record(portal, visitor, body)))
+
+
+@router.post("/annotations/batch")
+async def annotate_batch(
+    portal: PortalOf, visitor: Labeler, body: AnnotationsBody
+) -> list[ReceiptBody]:
+    """Stores decisions that waited in a browser; each is answered for itself."""
+    return [_receipt(entry, await _record(portal, visitor, entry)) for entry in body.annotations]
+
+
+@router.post("/undo")
+async def undo(portal: PortalOf, visitor: Labeler, body: UndoBody) -> ReceiptBody:
+    """Takes a decision back; its item is leased to the caller again."""
+    desk = desk_of(portal, visitor, None)
+    until = desk.now + portal.config.lease_seconds
+    outcome = await portal.store.database.write_soon(
+        lambda connection: decisions.undo(
+            connection,
+            desk,
+            client_token=body.client_token,
+            of_token=body.of_token,
+            until=until,
+        )
+    )
+    receipt: Receipt = raise_if_refused(outcome)
+    return ReceiptBody(
+        stored=receipt.stored,
+        item_state=receipt.item_state,
+        annotation_id=receipt.annotation_id,
+        client_token=body.client_token,
+    )
+
+
+@router.post("/leases/release")
+async def release_leases(portal: PortalOf, visitor: Labeler, body: LeasesBody) -> dict[str, int]:
+    """Gives items back that the caller will not decide now."""
+    ids = [lease_id.partition(".")[0] for lease_id in body.lease_ids]
+    released = await portal.store.database.write_soon(
+        lambda connection: queue.release(connection, visitor.person.person_id, ids)
+    )
+    return {"released_count": released}
+
+
+@router.post("/skips")
+async def skip_item(portal: PortalOf, visitor: Labeler, body: SkipBody) -> dict[str, int]:
+    """Puts an item off: somebody else gets it, or the caller tomorrow."""
+    now = portal.clock()
+    skipped = await portal.store.database.write_soon(
+        lambda connection: queue.skip(
+            connection, visitor.person.person_id, bytes.fromhex(body.item_id), now
+        )
+    )
+    return {"skipped_count": skipped}
+
+
+@router.post("/leases/extend")
+async def extend_leases(portal: PortalOf, visitor: Labeler) -> dict[str, float]:
+    """Extends all leases of the caller."""
+    until = portal.clock() + portal.config.lease_seconds
+    await portal.store.database.write_soon(
+        lambda connection: queue.extend(connection, visitor.person.person_id, until)
+    )
+    return {"lease_until": until}
+
+
+@router.post("/flags")
+async def flag_item(portal: PortalOf, visitor: Labeler, body: FlagBody) -> dict[str, int]:
+    """Tells the site lead that something is wrong with an item."""
+    flag = flags.NewFlag(
+        bytes.fromhex(body.item_id), visitor.person.person_id, body.reason_code, body.note
+    )
+    now = portal.clock()
+    flag_id = raise_if_refused(
+        await portal.store.database.write_soon(
+            lambda connection: flags.raise_flag(connection, portal.store.keys, flag, now)
+        )
+    )
+    return {"flag_id": flag_id}
+
+
+@router.get("/items/{item_id}/content", responses={200: {"content": {"image/png": {}}}})
+async def item_content(portal: PortalOf, visitor: Labeler, item_id: str) -> Response:
+    """An image that the caller holds a lease of."""
+    try:
+        wanted = bytes.fromhex(item_id)
+    except ValueError:
+        raise Refused(404, Refusal("ITEM_UNKNOWN", "no such item")) from None
+    person_id = visitor.person.person_id
+    found = await portal.store.database.read_soon(
+        lambda connection: flags.held_content(connection, wanted, person_id)
+    )
+    if found is None:
+        raise Refused(404, Refusal("ITEM_UNKNOWN", "you do not hold this item"))
+    campaign_id, sealed = found
+    content = queue.unseal_item(portal.store.keys, campaign_id, wanted, sealed)
+    return Response(content, media_type="image/png")

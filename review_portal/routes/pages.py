@@ -1,0 +1,98 @@
+"""Server-rendered pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from review_portal.core.markdown import to_html
+from review_portal.core.model import Role
+from review_portal.portal import PACKAGE, Portal
+from review_portal.routes.guard import LABELERS, PortalOf, find_visitor, portal_of
+from review_portal.texts import choose_locale
+
+router = APIRouter(include_in_schema=False)
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(PACKAGE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+NAVIGATION = (("/label", "nav.label", frozenset({Role.EXPERT, Role.ADJUDICATOR})),)
+
+
+def locale_of(request: Request, portal: Portal, own: str) -> str:
+    """Returns the language of a page."""
+    return choose_locale(
+        portal.catalogues.locales(),
+        own or request.cookies.get("perimeter-locale", ""),
+        request.headers.get("accept-language", ""),
+        portal.config.locale,
+    )
+
+
+def page(
+    request: Request, template: str, context: Mapping[str, Any], *, status_code: int = 200
+) -> HTMLResponse:
+    """Renders a page in the reader's language."""
+    portal = portal_of(request)
+    visitor = find_visitor(request)
+    person = None if visitor is None else visitor.person
+    locale = locale_of(request, portal, "" if person is None else person.locale)
+
+    def text(key: str, **values: object) -> str:
+        return portal.catalogues.text(locale, key, values)
+
+    links = [(path, key) for path, key, roles in NAVIGATION if person and person.role in roles]
+    shown = TEMPLATES.get_template(template).render(
+        {
+            "t": text,
+            "locale": locale,
+            "person": person,
+            "links": links,
+            "path": request.url.path,
+            "site_name": portal.config.site_name,
+            "theme": "auto" if person is None else person.preferences.get("theme", "auto"),
+            "csrf_token": "" if visitor is None else visitor.csrf_token,
+            **context,
+        }
+    )
+    return HTMLResponse(shown, status_code)
+
+
+@router.get("/label")
+async def label_page(request: Request, portal: PortalOf, campaign: str = "") -> Response:
+    """The labeling loop."""
+    visitor = find_visitor(request)
+    if visitor is None:
+        return RedirectResponse("/login", 303)
+    if visitor.person.role not in LABELERS:
+        return RedirectResponse("/", 303)
+    known = portal.store.campaigns()
+    chosen = next((c for c in known if c.name == campaign), known[0] if known else None)
+    locale = locale_of(request, portal, visitor.person.locale)
+    texts = {k: v for k, v in portal.catalogues.of(locale).items() if k.startswith("label.")}
+    boot = {
+        "campaign": None if chosen is None else chosen.name,
+        "csrf_token": visitor.csrf_token,
+        "person_id": visitor.person.person_id,
+        "preferences": dict(visitor.person.preferences),
+        "texts": texts,
+        "locale": locale,
+    }
+    guideline = Markup(to_html(chosen.guideline)) if chosen else ""  # noqa: S704  escaped by to_html
+    context = {
+        "campaigns": known,
+        "chosen": chosen,
+        "boot": json.dumps(boot),
+        "guideline": guideline,
+    }
+    return page(request, "label.html", context)

@@ -1,0 +1,153 @@
+"""Bodies of the JSON API, as OpenAPI shows them. Ids are hex, times are seconds since 1970."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Token = Annotated[str, Field(min_length=8, max_length=64)]
+
+
+class Body(BaseModel):
+    """A request body; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SpanBody(Body):
+    """One span of text: code points from start to before end."""
+
+    start: int = Field(ge=0)
+    end: int = Field(ge=1)
+    class_index: int = Field(ge=0)
+
+
+class AnnotationBody(Body):
+    """A decision about one item. `class_index` null, with nothing else, is an abstention."""
+
+    item_id: HexId
+    class_index: int | None = Field(None, ge=0)
+    class_indices: list[int] = Field(default_factory=list, max_length=200)
+    spans: list[SpanBody] = Field(default_factory=list, max_length=2000)
+    seconds: float = Field(0.0, ge=0)
+    client_token: Token
+    lease_id: str | None = Field(None, max_length=80)
+    note: str = Field("", max_length=4000)
+    suggestion_shown: bool = True
+    reason_code: Literal[
+        "", "unclear", "out_of_scope", "needs_specialist", "personal_information"
+    ] = ""
+
+
+class AnnotationsBody(Body):
+    """Up to 50 decisions, answered one by one."""
+
+    annotations: list[AnnotationBody] = Field(min_length=1, max_length=50)
+
+
+class ReceiptBody(BaseModel):
+    """What became of a decision: stored, duplicate, late or refused."""
+
+    stored: str
+    item_state: str
+    annotation_id: int
+    client_token: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class UndoBody(Body):
+    """Takes the last decision back, or a named one among the last 20."""
+
+    client_token: Token
+    of_token: Token | None = None
+
+
+class SkipBody(Body):
+    """Puts an item off: somebody else gets it, or the caller tomorrow."""
+
+    item_id: HexId
+
+
+class LeasesBody(Body):
+    """Leases to give back."""
+
+    lease_ids: list[Annotated[str, Field(max_length=80)]] = Field(max_length=50)
+
+
+class FlagBody(Body):
+    """Something is wrong with an item."""
+
+    item_id: HexId
+    reason_code: Literal["personal_information", "wrong_content", "guideline_unclear", "other"]
+    note: str = Field("", max_length=4000)
+
+
+class SuggestionBody(BaseModel):
+    """What the model says."""
+
+    class_index: int
+    confidence: float
+
+
+class ItemBody(BaseModel):
+    """An item on an expert's desk. One of text, image_png, series and record is there."""
+
+    item_id: str
+    lease_id: str
+    lease_until: float
+    kind: str
+    text: str | None = None
+    image_png: str | None = Field(None, description="base64; left out above 256 KiB")
+    content_url: str | None = None
+    series: list[list[float]] | None = Field(None, description="steps, each a value per channel")
+    record: dict[str, Any] | None = None
+    suggestion: SuggestionBody | None
+    probabilities: list[float]
+    prototype_class: int | None
+    reason: str
+    margin: int
+    model_version: int
+    language: str
+    mask_level: str
+    mask_spans: list[tuple[int, int, str]]
+    candidate_id: str
+    content_sha256: str
+
+
+class CampaignBody(BaseModel):
+    """A campaign and how far it is."""
+
+    campaign_id: str
+    name: str
+    kind: str
+    state: str
+    answer_mode: str
+    classes: list[str]
+    schema_version: int
+    guideline: str
+    open_count: int
+    labeled_count: int
+    disputed_count: int
+    held_count: int
+
+
+class QueueBody(BaseModel):
+    """Items on the expert's desk and how many wait behind them."""
+
+    campaign_id: str
+    lease_seconds: float
+    waiting_count: int
+    items: list[ItemBody]
+
+
+class SessionBody(BaseModel):
+    """Who is logged in. Without a login, `csrf_token` is the one for the login form."""
+
+    authenticated: bool
+    csrf_token: str
+    username: str = ""
+    display_name: str = ""
+    role: str = ""

@@ -1,0 +1,426 @@
+// The labeling loop: a ring of leased items, one key per decision, nothing waits for the server.
+
+import { Outbox } from "./outbox.js";
+import { element, show } from "./show.js";
+
+const RING = 20;
+const REFILL_AT = 10;
+const UNDO_MAX = 20;
+const RETRY_MILLISECONDS = 4000;
+const HEARTBEAT_MILLISECONDS = 60000;
+const IDLE_SECONDS = 60;
+const DEFAULT_KEYS = {
+  accept: ["Enter", " "], cannot_tell: ["0"], undo: ["u", "Backspace"], skip: ["s"], note: ["n"],
+  flag: ["f"], guideline: ["g"], search: ["/"], help: ["?"],
+};
+
+const desk = document.getElementById("desk");
+const boot = JSON.parse(desk.dataset.boot);
+const texts = boot.texts;
+const keys = { ...DEFAULT_KEYS, ...(boot.preferences.keys || {}) };
+const keysOn = boot.preferences.single_keys !== false;
+const at = (id) => document.getElementById(id);
+
+let classes = [];
+let ring = [];
+let current = null;
+let history = [];
+let outbox = null;
+let csrf = boot.csrf_token;
+let waiting = 0;
+let doneNow = 0;
+let online = true;
+let loggedOut = false;
+let fetching = false;
+let sending = false;
+let shownAt = 0;
+let activeSeconds = 0;
+let lastActive = 0;
+const decidedLeases = new Set();
+
+const fill = (key, values = {}) =>
+  Object.entries(values).reduce((text, [name, value]) => text.replace(`{${name}}`, value), texts[key] ?? key);
+
+function token() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+async function call(path, body) {
+  const options = body === undefined ? {} : {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-csrf-token": csrf },
+    body: JSON.stringify(body),
+  };
+  const response = await fetch(path, { credentials: "same-origin", ...options });
+  if (response.status === 401) loggedOut = true;
+  const answer = response.headers.get("content-type")?.includes("json") ? await response.json() : {};
+  return { ok: response.ok, status: response.status, answer };
+}
+
+function toast(text) {
+  at("toast").textContent = text;
+}
+
+function showSync() {
+  const line = at("sync");
+  const count = outbox ? outbox.size : 0;
+  line.dataset.state = loggedOut ? "out" : !online ? "offline" : count ? "waiting" : "saved";
+  line.textContent = loggedOut
+    ? texts["label.logged_out"]
+    : !online
+      ? fill("label.offline", { count })
+      : count
+        ? fill("label.waiting", { count })
+        : texts["label.saved"];
+  const left = Math.max(0, waiting - (outbox ? outbox.size : 0));
+  at("progress").textContent = `${fill("label.done_now", { count: doneNow })} · ${fill("label.left", { count: left })}`;
+}
+
+// Time counts only while the person is there: pauses of more than a minute are cut.
+function noteActivity(now = performance.now()) {
+  activeSeconds += Math.min((now - lastActive) / 1000, IDLE_SECONDS);
+  lastActive = now;
+}
+
+function prepared(item) {
+  item.shown = show(item, texts);
+  return item;
+}
+
+async function refill() {
+  if (fetching || loggedOut || ring.length > REFILL_AT) return;
+  fetching = true;
+  const count = Math.min(50, RING + (outbox.size ? Math.min(outbox.size, 30) : 0));
+  const before = new Set(decidedLeases);
+  try {
+    const { ok, answer } = await call(`/api/queue?campaign=${encodeURIComponent(boot.campaign)}&count=${count}`);
+    online = true;
+    if (ok) {
+      waiting = answer.waiting_count;
+      const known = new Set([...ring, ...(current ? [current] : [])].map((item) => item.item_id));
+      for (const entry of outbox.memory) known.add(entry.body.item_id);
+      for (const past of history) if (!before.has(past.item.lease_id)) known.add(past.item.item_id);
+      for (const item of answer.items)
+        if (!known.has(item.item_id) && !decidedLeases.has(item.lease_id)) ring.push(prepared(item));
+    } else if (!current) {
+      toast(answer.message || "");
+    }
+  } catch {
+    online = false;
+  }
+  fetching = false;
+  if (!current) next();
+  showSync();
+}
+
+async function flush() {
+  if (sending || loggedOut || !outbox.size) return showSync();
+  sending = true;
+  try {
+    while (outbox.size && !loggedOut) {
+      const front = outbox.front(50);
+      if (!(await sendFront(front))) break;
+      online = true;
+      showSync();
+    }
+  } catch {
+    online = false;
+  }
+  sending = false;
+  showSync();
+}
+
+async function sendFront(front) {
+  if (front[0].path !== "/api/annotations") {
+    const { ok, status, answer } = await call(front[0].path, front[0].body);
+    if (!ok && (status >= 500 || status === 401 || status === 403 || status === 429)) return renewCsrf(status);
+    if (!ok) toast(texts["label.undo_refused"] + (answer.message ? ` ${answer.message}` : ""));
+    await outbox.remove([front[0]]);
+    return true;
+  }
+  const { ok, status, answer } = await call("/api/annotations/batch", { annotations: front.map((e) => e.body) });
+  if (!ok) return renewCsrf(status);
+  for (const receipt of answer)
+    if (receipt.stored === "refused") toast(fill("label.refused", { message: receipt.message }));
+  await outbox.remove(front);
+  return true;
+}
+
+async function renewCsrf(status) {
+  if (status !== 403) return false;
+  const { answer } = await call("/api/session");
+  const changed = answer.authenticated && answer.csrf_token !== csrf;
+  if (changed) csrf = answer.csrf_token;
+  else loggedOut = !answer.authenticated;
+  return changed;
+}
+
+function decide(answer) {
+  if (!current) return;
+  performance.mark("decision");
+  noteActivity();
+  const item = current;
+  const body = {
+    item_id: item.item_id,
+    lease_id: item.lease_id,
+    class_index: null,
+    seconds: Math.round(activeSeconds * 10) / 10,
+    client_token: token(),
+    note: at("note").value.trim(),
+    suggestion_shown: Boolean(item.suggestion) && boot.preferences.suggestions !== false,
+    ...answer,
+  };
+  decidedLeases.add(item.lease_id);
+  history.push({ item, token: body.client_token });
+  if (history.length > UNDO_MAX) history.shift();
+  doneNow += 1;
+  current = null;
+  next();
+  at("toast").textContent = texts["label.announce"];
+  outbox.add("/api/annotations", body).then(flush);
+  refill();
+}
+
+function undo() {
+  const past = history.pop();
+  if (!past) return toast(texts["label.nothing_to_undo"]);
+  if (current) ring.unshift(current);
+  doneNow -= 1;
+  current = null;
+  const entry = outbox.find(past.token);
+  if (entry && !sending) outbox.remove([entry]);
+  else {
+    outbox.add("/api/undo", { client_token: token(), of_token: past.token }).then(flush);
+    past.item.lease_id = null;
+  }
+  decidedLeases.delete(past.item.lease_id);
+  ring.unshift(past.item);
+  next();
+  toast(texts["label.undone"]);
+}
+
+async function skip() {
+  if (!current) return;
+  const item = current;
+  current = null;
+  decidedLeases.add(item.lease_id);
+  next();
+  await call("/api/skips", { item_id: item.item_id }).catch(() => {});
+  refill();
+}
+
+function next() {
+  current = ring.shift() ?? null;
+  at("note").value = "";
+  at("note-box").hidden = true;
+  at("search").value = "";
+  activeSeconds = 0;
+  lastActive = performance.now();
+  render();
+  if (document.activeElement?.tagName !== "INPUT" || document.activeElement.id === "search") at("item").focus({ preventScroll: true });
+  shownAt = performance.now();
+  requestAnimationFrame(() => performance.mark("painted"));
+}
+
+function render() {
+  const box = at("item");
+  desk.dataset.item = current ? current.item_id : "";
+  if (!current) {
+    box.replaceChildren(element("p", { class: "quiet-big" }, texts["label.empty"]), element("p", {}, texts["label.empty_lead"]));
+    for (const id of ["facts", "suggestion", "classes", "actions"]) at(id).replaceChildren();
+    at("search-box").hidden = true;
+    return;
+  }
+  box.replaceChildren(current.shown);
+  renderFacts();
+  renderSuggestion();
+  renderClasses();
+  renderActions();
+}
+
+function renderFacts() {
+  const masks = current.mask_spans.length;
+  const masked = current.mask_level === "none"
+    ? texts["label.masked_kind"]
+    : masks === 1 ? texts["label.masked_one"] : masks ? fill("label.masked_count", { count: masks }) : texts["label.masked_none"];
+  at("facts").replaceChildren(
+    element("p", { class: "fact why" }, element("span", { class: "fact-name" }, texts["label.why"]), ` ${texts[`label.reason.${current.reason}`] ?? ""}`),
+    element("p", { class: "fact" }, element("span", { class: "fact-name" }, texts["label.masked"]), ` ${masked}`),
+  );
+}
+
+function sureness(confidence) {
+  const level = confidence >= 0.95 ? 4 : confidence >= 0.8 ? 3 : confidence >= 0.5 ? 2 : 1;
+  return { level, words: texts[`label.sure.${level}`] };
+}
+
+const suggested = () => (boot.preferences.suggestions === false ? null : current?.suggestion ?? null);
+
+function renderSuggestion() {
+  const suggestion = suggested();
+  if (!suggestion) {
+    at("suggestion").replaceChildren(element("p", { class: "hint" }, texts["label.no_suggestion"]));
+    return;
+  }
+  const { level, words } = sureness(suggestion.confidence);
+  const percent = Math.round(suggestion.confidence * 100);
+  const button = element("button", { type: "button", class: "primary accept", id: "accept" },
+    element("span", { class: "class-name" }, classes[suggestion.class_index]),
+    element("span", { class: "key-hint" }, keyName(keys.accept[0])));
+  button.setAttribute("aria-label", `${texts["label.accept"]}: ${classes[suggestion.class_index]}, ${words}, ${percent} %`);
+  button.addEventListener("click", accept);
+  at("suggestion").replaceChildren(
+    element("p", { class: "suggestion-head" }, element("span", {}, texts["label.suggestion"]),
+      element("span", { class: `sure sure-${level}` }, `${words} · ${percent} %`)),
+    button,
+  );
+}
+
+// At most nine classes keep the order of the schema; more are listed by how likely they are.
+function orderedClasses() {
+  const all = classes.map((_, index) => index);
+  if (classes.length <= 9) return all;
+  const p = current.probabilities;
+  return p.length ? all.sort((a, b) => p[b] - p[a] || a - b) : all;
+}
+
+function renderClasses() {
+  const many = classes.length > 9;
+  at("search-box").hidden = !many;
+  const words = at("search").value.trim().toLowerCase();
+  const order = orderedClasses();
+  const matching = words ? order.filter((index) => classes[index].toLowerCase().includes(words)) : order;
+  current.listed = matching;
+  const listed = matching.slice(0, words ? 30 : 9);
+  const buttons = listed.map((index, place) => {
+    const button = element("button", { type: "button", class: "class" },
+      element("span", { class: "key-hint" }, place < 9 ? String(place + 1) : ""),
+      element("span", { class: "class-name" }, classes[index]));
+    button.dataset.index = index;
+    if (suggested()?.class_index === index) button.classList.add("suggested");
+    button.addEventListener("click", () => decide({ class_index: index }));
+    return button;
+  });
+  const heading = many && !words ? [element("p", { class: "hint" }, texts["label.classes_likely"])] : [];
+  at("classes").replaceChildren(...heading, ...(buttons.length ? buttons : [element("p", { class: "hint" }, texts["label.search_none"])]));
+}
+
+const ACTIONS = { cannot_tell: () => decide({ reason_code: "unclear" }), skip, undo, note: openNote, flag: openFlag, guideline: toggleGuideline, help: openKeys };
+
+function renderActions() {
+  const labels = { cannot_tell: "label.cannot_tell", skip: "label.skip", undo: "label.undo", note: "label.note", flag: "label.flag", guideline: "label.guideline", help: "label.keys" };
+  at("actions").replaceChildren(
+    ...Object.entries(ACTIONS).map(([name, run]) => {
+      const button = element("button", { type: "button", class: "quiet", id: `do-${name}` },
+        element("span", {}, texts[labels[name]]), element("span", { class: "key-hint" }, keyName(keys[name]?.[0] ?? "")));
+      button.disabled = name === "undo" && history.length === 0;
+      button.addEventListener("click", run);
+      return button;
+    }),
+  );
+}
+
+function keyName(key) {
+  if (!keysOn) return "";
+  return { Enter: "↵", " ": "␣", Backspace: "⌫" }[key] ?? key;
+}
+
+function accept() {
+  const suggestion = suggested();
+  if (suggestion) decide({ class_index: suggestion.class_index });
+}
+
+function openNote() {
+  at("note-box").hidden = false;
+  at("note").focus();
+}
+
+function openFlag() {
+  if (!current) return;
+  at("flag-note").value = "";
+  at("flag-box").showModal();
+}
+
+function toggleGuideline() {
+  at("guideline").hidden = !at("guideline").hidden;
+  desk.classList.toggle("with-guideline", !at("guideline").hidden);
+}
+
+function openKeys() {
+  const rows = [["digits", ["1–9"]], ...Object.entries(keys)];
+  at("keys-list").replaceChildren(
+    ...rows.flatMap(([name, bound]) => [
+      element("dt", {}, ...bound.map((key) => element("kbd", {}, keyName(key) || key))),
+      element("dd", {}, texts[`label.key.${name}`]),
+    ]),
+  );
+  at("keys-box").showModal();
+}
+
+async function sendFlag() {
+  const item = current;
+  const reason = document.querySelector("input[name=flag]:checked").value;
+  const { ok, answer } = await call("/api/flags", { item_id: item.item_id, reason_code: reason, note: at("flag-note").value });
+  toast(ok ? texts["label.flagged"] : answer.message);
+  if (ok && current === item) await skip();
+}
+
+function typing(target) {
+  return target.closest("input, textarea, select, dialog[open], [contenteditable]") !== null;
+}
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (typing(event.target)) {
+    if (event.key === "Escape" && !event.target.closest("dialog")) at("item").focus();
+    if (event.target.id === "search" && event.key === "Enter" && current?.listed?.length) {
+      event.preventDefault();
+      decide({ class_index: current.listed[0] });
+    }
+    return;
+  }
+  if (!keysOn || event.repeat) return;
+  // Enter and space on a focused control do what that control says.
+  if ((event.key === "Enter" || event.key === " ") && event.target.closest("a, button, summary")) return;
+  const digit = /^[1-9]$/.test(event.key) ? Number(event.key) : 0;
+  const run = digit ? () => chooseDigit(digit) : boundTo(event.key);
+  if (!run) return;
+  event.preventDefault();
+  run();
+}
+
+function boundTo(key) {
+  const actions = { ...ACTIONS, accept, search: () => !at("search-box").hidden && at("search").focus() };
+  const found = Object.keys(keys).find((name) => keys[name].some((k) => k.toLowerCase() === key.toLowerCase()));
+  return found ? actions[found] : null;
+}
+
+function chooseDigit(digit) {
+  const index = current?.listed?.[digit - 1];
+  if (index !== undefined) decide({ class_index: index });
+}
+
+async function start() {
+  outbox = await Outbox.open(boot.person_id);
+  const { answer } = await call("/api/campaigns").catch(() => ({ answer: [] }));
+  classes = (Array.isArray(answer) ? answer : []).find((c) => c.name === boot.campaign)?.classes ?? [];
+  document.addEventListener("keydown", onKey);
+  for (const name of ["pointermove", "keydown", "scroll"])
+    document.addEventListener(name, () => noteActivity(), { passive: true });
+  at("search").addEventListener("input", () => current && renderClasses());
+  at("note-done").addEventListener("click", () => {
+    at("note-box").hidden = true;
+    if (at("note").value.trim()) toast(texts["label.note_kept"]);
+    at("item").focus();
+  });
+  at("flag-box").addEventListener("close", () => at("flag-box").returnValue === "send" && sendFlag());
+  window.addEventListener("online", flush);
+  await refill();
+  await flush();
+  setInterval(() => { flush(); refill(); }, RETRY_MILLISECONDS);
+  setInterval(() => { if (!loggedOut) call("/api/leases/extend", {}).catch(() => {}); }, HEARTBEAT_MILLISECONDS);
+  desk.dataset.ready = "yes";
+}
+
+start();

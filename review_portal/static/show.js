@@ -1,0 +1,136 @@
+// Builds the element that shows an item. Content is only ever set as text or drawn.
+
+export function element(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key === "class") made.className = value;
+    else if (key in made) made[key] = value;
+    else made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function drawn(name, attributes, ...children) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+// Text with its placeholders as chips. Offsets count code points.
+function showText(item, texts) {
+  const characters = Array.from(item.text);
+  const parts = [];
+  let at = 0;
+  for (const [start, end, type] of [...item.mask_spans].sort((a, b) => a[0] - b[0])) {
+    if (start < at || end > characters.length) continue;
+    parts.push(characters.slice(at, start).join(""));
+    const chip = element("span", { class: "masked", title: `${texts["label.masked"]}: ${type}` });
+    chip.textContent = characters.slice(start, end).join("");
+    parts.push(chip);
+    at = end;
+  }
+  parts.push(characters.slice(at).join(""));
+  return element("div", { class: "text", dir: "auto", lang: item.language || "" }, ...parts);
+}
+
+function showImage(item, texts) {
+  const image = element("img", { class: "picture", alt: texts["label.image_alt"], draggable: false });
+  if (item.image_png) {
+    const bytes = Uint8Array.from(atob(item.image_png), (c) => c.charCodeAt(0));
+    image.src = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+  } else {
+    image.src = item.content_url;
+  }
+  let scale = 1;
+  let contrast = 0;
+  const apply = () => {
+    image.dataset.scale = scale;
+    image.dataset.contrast = contrast;
+  };
+  const tool = (label, change) => {
+    const button = element("button", { type: "button", class: "quiet" }, label);
+    button.addEventListener("click", () => {
+      change();
+      apply();
+    });
+    return button;
+  };
+  const tools = element(
+    "div",
+    { class: "tools", role: "group", "aria-label": texts["label.tool"] },
+    tool(texts["label.zoom_in"], () => (scale = Math.min(4, scale + 1))),
+    tool(texts["label.zoom_out"], () => (scale = Math.max(1, scale - 1))),
+    tool(texts["label.contrast"], () => (contrast = (contrast + 1) % 3)),
+  );
+  apply();
+  image.decode().then(() => image.classList.toggle("tiny", image.naturalWidth <= 64)).catch(() => {});
+  return element("div", { class: "image" }, element("div", { class: "frame" }, image), tools);
+}
+
+function showSeries(item, texts) {
+  const steps = item.series;
+  const channels = steps[0].length;
+  const box = element("div", { class: "series" });
+  const width = 720;
+  const height = Math.max(70, Math.min(150, 420 / channels));
+  for (let channel = 0; channel < channels; channel += 1) {
+    const values = steps.map((step) => step[channel]);
+    const low = Math.min(...values);
+    const high = Math.max(...values);
+    const span = high - low || 1;
+    const points = values.map((value, index) => {
+      const x = 46 + (index * (width - 56)) / Math.max(1, values.length - 1);
+      const y = 8 + (1 - (value - low) / span) * (height - 22);
+      return `${x.toFixed(1)},${y.toFixed(1)}`;
+    });
+    const name = texts["label.channel"].replace("{number}", channel + 1);
+    const title = drawn("title", {});
+    title.textContent = `${name}: ${low.toPrecision(3)} – ${high.toPrecision(3)}`;
+    const top = drawn("text", { x: 42, y: 14, "text-anchor": "end" });
+    top.textContent = high.toPrecision(3);
+    const bottom = drawn("text", { x: 42, y: height - 12, "text-anchor": "end" });
+    bottom.textContent = low.toPrecision(3);
+    const plot = drawn(
+      "svg",
+      { viewBox: `0 0 ${width} ${height}`, role: "img", class: `plot c${channel % 6}` },
+      title,
+      drawn("line", { x1: 46, x2: width - 10, y1: height - 14, y2: height - 14, class: "axis" }),
+      drawn("polyline", { points: points.join(" ") }),
+      top,
+      bottom,
+    );
+    box.append(element("figure", {}, plot, element("figcaption", {}, name)));
+  }
+  box.setAttribute("role", "group");
+  box.setAttribute(
+    "aria-label",
+    texts["label.series_alt"].replace("{channels}", channels).replace("{steps}", steps.length),
+  );
+  return box;
+}
+
+function showRecord(item, texts) {
+  const body = element("tbody");
+  for (const [column, value] of Object.entries(item.record)) {
+    const cell = element("td", { class: typeof value === "number" ? "number" : "" });
+    cell.textContent = value === null ? "–" : String(value);
+    body.append(element("tr", {}, element("th", { scope: "row" }, column), cell));
+  }
+  const head = element(
+    "thead",
+    {},
+    element("tr", {}, element("th", { scope: "col" }, texts["label.column"]), element("th", { scope: "col" }, texts["label.value"])),
+  );
+  return element("table", { class: "record" }, head, body);
+}
+
+export function show(item, texts) {
+  if (item.kind === "text") return showText(item, texts);
+  if (item.kind === "image") return showImage(item, texts);
+  if (item.kind === "series") return showSeries(item, texts);
+  return showRecord(item, texts);
+}

@@ -1,0 +1,1 @@
+"""The site's database: tables, sealing, and one function per thing that happens."""
