@@ -1,0 +1,290 @@
+"""A simulation's configuration: one TOML file, every key a documented field.
+
+    [data]        path, kind, features, width, rows
+    [federation]  partition, sites, alpha, rho, sizes, clones, rare_class_site
+    [budget]      initial, per_cycle, cycles, capacity, site_cost_bands, class_floor
+    [expert]      accuracy, abstain_ratio, seconds, hourly_price
+    [training]    rounds, local_epochs, batch_size, learning_rate, server_momentum, …
+    [scenario]    drop_out_site, drop_out_cycle, drift_cycle, drift_strength, liar_site
+    [simulation]  strategies, seeds, first_seed, trainer, processes
+
+Unknown keys are refused by name. Relative paths start at the file's folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from simulations.errors import ConfigInvalid
+
+KINDS = ("text", "image", "series", "record")
+PARTITIONS = ("dirichlet", "column")
+TRAINERS = ("fast", "flower")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the samples come from.
+
+    Attributes:
+        path: parquet, npz, csv, a folder of class folders, or `builtin:digits`,
+            `builtin:synthetic`.
+        kind: text, image, series or record.
+        features: `frozen` trains a head on fixed features, fast and like a frozen encoder;
+            `native` trains the family's whole network.
+        width: columns of the frozen features.
+        rows: most training samples, drawn at random; 0 for all.
+    """
+
+    path: str
+    kind: str
+    features: str = "frozen"
+    width: int = 64
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class FederationConfig:
+    """How the samples lie at the sites.
+
+    Attributes:
+        partition: `dirichlet` or `column` (the data's own sites).
+        sites: number of sites for dirichlet.
+        alpha: Dirichlet concentration; small is more skewed.
+        rho: long-tail ratio between the commonest and the rarest class of the pool, from 1.
+        sizes: `equal` or `unequal` site sizes.
+        clones: the first sites that hold copies of the same samples, 0 for none.
+        rare_class_site: the rarest class lives at site 0 only.
+    """
+
+    partition: str = "dirichlet"
+    sites: int = 10
+    alpha: float = 0.1
+    rho: float = 1.0
+    sizes: str = "equal"
+    clones: int = 0
+    rare_class_site: bool = False
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """What may be spent.
+
+    Attributes:
+        initial: random labels before the first cycle.
+        per_cycle: cost units of each cycle.
+        cycles: number of cycles.
+        capacity: most labels of each site per cycle, one number for all or one per site; empty for
+            no limit.
+        site_cost_bands: cost band of each site's samples, repeated over the sites; band b costs
+            b + 1 units.
+        class_floor: labels that each class should reach.
+    """
+
+    initial: int = 200
+    per_cycle: int = 200
+    cycles: int = 8
+    capacity: tuple[int, ...] = ()
+    site_cost_bands: tuple[int, ...] = ()
+    class_floor: int = 0
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """How experts answer.
+
+    Attributes:
+        accuracy: chance that a label is right; a wrong one is another class at random.
+        abstain_ratio: chance of "can't tell": the label comes back to the budget.
+        seconds: mean seconds per decision.
+        hourly_price: money per hour of an expert, for the plan.
+    """
+
+    accuracy: float = 1.0
+    abstain_ratio: float = 0.0
+    seconds: float = 20.0
+    hourly_price: float = 60.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Federated training of each cycle.
+
+    Attributes:
+        rounds: federated rounds.
+        local_epochs: passes over a site's labels in each round.
+        batch_size: examples per step.
+        learning_rate: step size at the sites.
+        server_momentum: momentum of the aggregation.
+        hidden_width: units of the hidden layer.
+        embedding_width: columns of the embedding.
+        cell_count: cells of the shared code book.
+        warm_start: continue from the last cycle's model instead of seeded parameters.
+    """
+
+    rounds: int = 40
+    local_epochs: int = 2
+    batch_size: int = 16
+    learning_rate: float = 0.05
+    server_momentum: float = 0.9
+    hidden_width: int = 128
+    embedding_width: int = 64
+    cell_count: int = 64
+    warm_start: bool = False
+
+
+@dataclass(frozen=True)
+class ScenarioConfig:
+    """What goes wrong.
+
+    Attributes:
+        drop_out_site: site that leaves, -1 for none.
+        drop_out_cycle: from this cycle on, counted from 1.
+        drift_cycle: from this cycle on features of the pool shift, 0 for never.
+        drift_strength: length of the shift in standard deviations.
+        liar_site: site that claims top scores for everything, -1 for none.
+    """
+
+    drop_out_site: int = -1
+    drop_out_cycle: int = 3
+    drift_cycle: int = 0
+    drift_strength: float = 1.0
+    liar_site: int = -1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is compared.
+
+    Attributes:
+        strategies: names from `perimeter-simulate strategies`.
+        seeds: runs per strategy; a seed fixes partition, start labels and initial model.
+        first_seed: the first of them.
+        trainer: `fast` (in process) or `flower` (Flower's simulation engine on Ray).
+        processes: worker processes, 0 for one per core.
+    """
+
+    strategies: tuple[str, ...] = ("random", "margin-global", "perimeter")
+    seeds: int = 3
+    first_seed: int = 0
+    trainer: str = "fast"
+    processes: int = 0
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """All sections of a configuration."""
+
+    data: DataConfig
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    scenario: ScenarioConfig = field(default_factory=ScenarioConfig)
+    simulation: RunConfig = field(default_factory=RunConfig)
+
+
+def read_config(path: Path) -> SimulationConfig:
+    """Reads a configuration file.
+
+    Raises:
+        ConfigInvalid: the file is missing, is not TOML, or a key is unknown, missing or wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{path} is not TOML: {error}") from None
+    config = config_of(values)
+    source = config.data.path
+    if not source.startswith("builtin:") and not Path(source).is_absolute():
+        config = dataclasses.replace(
+            config, data=dataclasses.replace(config.data, path=str(path.parent / source))
+        )
+    return config
+
+
+def config_of(values: Mapping[str, Any]) -> SimulationConfig:
+    """Builds a configuration from the tables of a TOML file.
+
+    Raises:
+        ConfigInvalid: names the section and key.
+
+    >>> config_of({"data": {"path": "x.npz", "kind": "image"}}).budget.cycles
+    8
+    """
+    hints = get_type_hints(SimulationConfig)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigInvalid(f"unknown section [{unknown[0]}]; known: {', '.join(hints)}")
+    if "data" not in values:
+        raise ConfigInvalid("section [data] is missing; it needs path and kind")
+    sections = {name: _section(hints[name], values.get(name, {}), name) for name in hints}
+    config = SimulationConfig(**sections)
+    _check(config)
+    return config
+
+
+S = TypeVar("S")
+
+
+def _section(kind: type[S], values: Mapping[str, Any], name: str) -> S:
+    if not isinstance(values, Mapping):
+        raise ConfigInvalid(f"[{name}] must be a table")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigInvalid(
+            f"[{name}] has an unknown key {unknown[0]!r}; known: {', '.join(hints)}"
+        )
+    made = {key: _typed(hints[key], value, f"[{name}] {key}") for key, value in values.items()}
+    try:
+        return kind(**made)
+    except TypeError as error:
+        raise ConfigInvalid(f"[{name}]: {error}") from None
+
+
+def _typed(wanted: Any, value: Any, what: str) -> Any:
+    if get_origin(wanted) is tuple:
+        items = value if isinstance(value, list) else [value]
+        return tuple(_typed(get_args(wanted)[0], item, what) for item in items)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise ConfigInvalid(f"{what} must be of type {wanted.__name__}, not {value!r}")
+    return value
+
+
+def _check(config: SimulationConfig) -> None:
+    data, federation, budget = config.data, config.federation, config.budget
+    run, expert = config.simulation, config.expert
+    rules = {
+        "[data] kind": data.kind in KINDS,
+        "[data] features": data.features in ("frozen", "native"),
+        "[data] width": 2 <= data.width <= 4096,
+        "[federation] partition": federation.partition in PARTITIONS,
+        "[federation] sites": 1 <= federation.sites <= 10_000,
+        "[federation] alpha": federation.alpha > 0,
+        "[federation] rho": federation.rho >= 1,
+        "[federation] sizes": federation.sizes in ("equal", "unequal"),
+        "[federation] clones": 0 <= federation.clones <= federation.sites,
+        "[budget] initial": budget.initial >= 0,
+        "[budget] per_cycle": budget.per_cycle >= 1,
+        "[budget] cycles": budget.cycles >= 0,
+        "[budget] capacity": all(count >= 0 for count in budget.capacity),
+        "[budget] site_cost_bands": all(0 <= band <= 7 for band in budget.site_cost_bands),
+        "[expert] accuracy": 0 < expert.accuracy <= 1,
+        "[expert] abstain_ratio": 0 <= expert.abstain_ratio < 1,
+        "[simulation] strategies": bool(run.strategies),
+        "[simulation] seeds": run.seeds >= 1,
+        "[simulation] trainer": run.trainer in TRAINERS,
+    }
+    for name, holds in rules.items():
+        if not holds:
+            raise ConfigInvalid(f"{name} is out of range or unknown")

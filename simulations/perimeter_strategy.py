@@ -1,0 +1,86 @@
+"""The product's own strategy: production scoring on the device side, production allocation."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+
+from coordinator.core.allocation.policy import Budget, Policy, Switches
+from coordinator.core.allocation.pool import Pool, Progress
+from coordinator.core.allocation.seam import allocate
+from coordinator.core.trust import site_trust
+from edge_agent.scoring import CandidateColumns, ModelOutputs, score
+from simulations.view import Integers, Selection, SelectionView
+
+
+def select_perimeter(
+    view: SelectionView, rng: np.random.Generator, policy: Policy | None = None
+) -> Selection:
+    """Scores the open samples, allocates the cycle's budget, returns the picks."""
+    policy = policy or Policy()
+    places = np.flatnonzero(view.open)
+    pool = make_pool(view, places)
+    budget = Budget(
+        cost_limit=view.budget,
+        site_capacity=view.capacity,
+        class_floors=np.full(view.class_count, view.class_floor, dtype=np.int64),
+    )
+    found = allocate(pool, budget, policy, rng)
+    return Selection(places[found.rows], found.inclusion_probabilities)
+
+
+def without(switch: str, policy: Policy | None = None) -> Policy:
+    """The policy with one part switched off.
+
+    >>> without("cells").switches.cells
+    False
+    """
+    policy = policy or Policy()
+    if switch not in {item.name for item in fields(Switches)}:
+        raise KeyError(switch)
+    return replace(policy, switches=replace(policy.switches, **{switch: False}))
+
+
+def make_pool(view: SelectionView, places: Integers) -> Pool:
+    """The candidates as the coordinator would see them: quantised columns and totals only."""
+    columns = _columns(view, places)
+    labelled = view.labels >= 0
+    trust = None
+    if view.explored is not None:
+        trust = site_trust(view.explored, sites=view.site_count)
+    return Pool(
+        candidate_ids=view.candidate_ids[places],
+        site_index=view.sites[places].astype(np.int32),
+        agent_index=view.sites[places].astype(np.int32),
+        margins=columns.margins,
+        entropies=columns.entropies,
+        top_probabilities=columns.top_probabilities,
+        divergences=(columns.divergence_risk & 63).astype(np.uint8),
+        predicted_classes=columns.predicted_classes,
+        runner_up_classes=columns.runner_up_classes,
+        prototype_classes=columns.prototype_classes,
+        cell_ids=columns.cell_ids,
+        density_bands=(columns.density_cost & 15).astype(np.uint8),
+        cost_bands=(columns.density_cost >> 4).astype(np.uint8),
+        site_ids=view.site_ids,
+        class_count=view.class_count,
+        progress=Progress(
+            class_labels=np.bincount(view.labels[labelled], minlength=view.class_count),
+            site_labels=np.bincount(view.sites[labelled], minlength=view.site_count),
+            cell_labels=view.cell_labels,
+            site_trust=trust,
+        ),
+    )
+
+
+def _columns(view: SelectionView, places: Integers) -> CandidateColumns:
+    outputs = ModelOutputs(view.outputs.logits[places], view.outputs.embedding[places])
+    columns = score(
+        outputs,
+        temperature=1.0,
+        prototypes=view.model.prototypes,
+        code_book=view.model.code_book,
+    )
+    none = np.zeros(len(places), dtype=np.uint8)
+    return columns.with_bands(risk_bands=none, cost_bands=view.cost_bands[places])
