@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -124,10 +124,13 @@ class Campaign:
         lists = {
             k: tuple(v) for k, v in values.items() if k in {"classes", "sites"} and v is not None
         }
-        try:
-            return cls(**{**values, **lists})
-        except TypeError as error:
-            raise CampaignInvalid(f"a key is missing: {error}") from None
+        required = {
+            f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING
+        }
+        missing = sorted(required - set(values))
+        if missing:
+            raise CampaignInvalid(f"key {missing[0]!r} is missing")
+        return cls(**{**values, **lists})
 
 
 def _check_names(campaign: Campaign) -> None:

@@ -201,8 +201,8 @@ def test_revocation_holds_from_the_next_call_on(central, refused):
     assert refused(lambda: open_grants(agent)) == ("UNAUTHENTICATED", "CERTIFICATE_REVOKED")
 
 
-def test_revocation_cuts_an_open_stream_at_its_next_batch(central):
-    campaign_id, campaign = first_model(central)
+def test_revocation_cuts_an_open_stream_at_its_next_batch(waiting):
+    central, campaign_id, campaign = waiting
     agent = central.enroll("north")
     sent = []
 
@@ -267,8 +267,8 @@ def test_only_agents_list_grants(central, refused, role):
 # Candidates
 
 
-def test_a_batch_is_durable_when_it_is_acknowledged(central):
-    campaign_id, campaign = first_model(central)
+def test_a_batch_is_durable_when_it_is_acknowledged(waiting):
+    central, campaign_id, campaign = waiting
     agent = central.enroll("north")
     (ack,) = agent.send(make_batch(campaign_id, campaign, sequence=1, rows=5))
     assert (ack.sequence, ack.new_row_count) == (1, 5)
@@ -276,8 +276,8 @@ def test_a_batch_is_durable_when_it_is_acknowledged(central):
     assert head.row_count == 5
 
 
-def test_a_replayed_batch_changes_nothing(central):
-    campaign_id, campaign = first_model(central)
+def test_a_replayed_batch_changes_nothing(waiting):
+    central, campaign_id, campaign = waiting
     agent = central.enroll("north")
     batch = make_batch(campaign_id, campaign, sequence=1)
     first, second = agent.send(batch, batch)
@@ -285,8 +285,8 @@ def test_a_replayed_batch_changes_nothing(central):
     assert len(central.ask(lambda office: office.store.segments(campaign_id))) == 1
 
 
-def test_rows_that_were_seen_before_are_counted_once(central):
-    campaign_id, campaign = first_model(central)
+def test_rows_that_were_seen_before_are_counted_once(waiting):
+    central, campaign_id, campaign = waiting
     agent = central.enroll("north")
     same = {"rows": 4, "seed": 7}
     acks = agent.send(
@@ -296,8 +296,8 @@ def test_rows_that_were_seen_before_are_counted_once(central):
     assert [ack.new_row_count for ack in acks] == [4, 0]
 
 
-def test_two_copies_of_one_device_are_noticed(central, refused):
-    campaign_id, campaign = first_model(central)
+def test_two_copies_of_one_device_are_noticed(waiting, refused):
+    central, campaign_id, campaign = waiting
     agent = central.enroll("north")
     agent.send(make_batch(campaign_id, campaign, sequence=1, seed=1))
     clone = make_batch(campaign_id, campaign, sequence=1, seed=2)
@@ -325,8 +325,8 @@ def damaged_batches():
 
 
 @pytest.mark.parametrize("name", sorted(damaged_batches()))
-def test_a_half_wrong_batch_is_refused_whole(central, refused, name):
-    campaign_id, campaign = first_model(central)
+def test_a_half_wrong_batch_is_refused_whole(waiting, refused, name):
+    central, campaign_id, campaign = waiting
     agent = central.enroll("north")
     sound = make_batch(campaign_id, campaign, sequence=1)
     fields = {descriptor.name: value for descriptor, value in sound.ListFields()}
@@ -336,31 +336,31 @@ def test_a_half_wrong_batch_is_refused_whole(central, refused, name):
     assert central.ask(lambda office: office.store.segments(campaign_id)) == []
 
 
-def test_an_unknown_field_is_refused(central, refused):
-    campaign_id, campaign = first_model(central)
+def test_an_unknown_field_is_refused(waiting, refused):
+    central, campaign_id, campaign = waiting
     agent = central.enroll("north")
     raw = make_batch(campaign_id, campaign, sequence=1).SerializeToString()
     smuggled = candidate_pb2.CandidateBatch.FromString(raw + b"\xfa\x3f\x06secret")
     assert refused(lambda: agent.send(smuggled)) == ("INVALID_ARGUMENT", "FIELD_INVALID")
 
 
-def test_a_class_outside_the_schema_is_refused(central, refused):
-    campaign_id, campaign = first_model(central)
+def test_a_class_outside_the_schema_is_refused(waiting, refused):
+    central, campaign_id, campaign = waiting
     agent = central.enroll("north")
     classes = np.full(8, 3, dtype="<u2").tobytes()
     batch = make_batch(campaign_id, campaign, sequence=1, runner_up_classes=classes)
     assert refused(lambda: agent.send(batch)) == ("FAILED_PRECONDITION", "LABEL_SCHEMA_MISMATCH")
 
 
-def test_a_model_version_that_was_never_released_is_refused(central, refused):
-    campaign_id, campaign = first_model(central)
+def test_a_model_version_that_was_never_released_is_refused(waiting, refused):
+    central, campaign_id, campaign = waiting
     agent = central.enroll("north")
     batch = make_batch(campaign_id, campaign, sequence=1, model_version=9)
     assert refused(lambda: agent.send(batch)) == ("FAILED_PRECONDITION", "MODEL_VERSION_UNKNOWN")
 
 
-def test_a_site_outside_the_campaign_sees_and_sends_nothing(central, refused):
-    campaign_id, campaign = first_model(central)
+def test_a_site_outside_the_campaign_sees_and_sends_nothing(waiting, refused):
+    central, campaign_id, campaign = waiting
     stranger = central.enroll("west")
     batch = make_batch(campaign_id, campaign, sequence=1)
     assert refused(lambda: stranger.send(batch)) == ("NOT_FOUND", "CAMPAIGN_UNKNOWN")
@@ -384,9 +384,9 @@ def test_a_message_larger_than_the_limit_is_refused(runner, config):
 
 
 @pytest.fixture
-def granted(central):
+def granted(waiting):
     """Two agents and portals with open grants, by site."""
-    campaign_id, campaign = first_model(central)
+    central, campaign_id, campaign = waiting
     agents = {site: central.enroll(site) for site in ("north", "south")}
     portals = {site: central.enroll(site, "portal") for site in ("north", "south")}
     for number, agent in enumerate(agents.values()):
@@ -406,7 +406,8 @@ def test_an_agent_sees_its_own_grants_only(granted):
     assert not agents["north"].grants.ListGrants(request).grants
 
 
-def test_a_portal_cannot_settle_grants_of_another_site(central, granted, refused):
+def test_a_portal_cannot_settle_grants_of_another_site(waiting, granted, refused):
+    central = waiting[0]
     _, portals, grants = granted
     before = central.desk.office.ledger.digest
     mixed = [grants["north"][0], grants["south"][0]]
@@ -425,7 +426,8 @@ def test_an_agent_cannot_say_that_an_item_was_labeled(granted, refused):
     )
 
 
-def test_an_agent_cannot_settle_the_grants_of_its_neighbour(central, granted, refused):
+def test_an_agent_cannot_settle_the_grants_of_its_neighbour(waiting, granted, refused):
+    central = waiting[0]
     _, _, grants = granted
     neighbour = central.enroll("north", "agent", "two")
     state = grant_pb2.OUTCOME_STATE_REFUSED
@@ -435,7 +437,8 @@ def test_an_agent_cannot_settle_the_grants_of_its_neighbour(central, granted, re
     )
 
 
-def test_a_refused_item_gives_its_label_back(central, granted):
+def test_a_refused_item_gives_its_label_back(waiting, granted):
+    central = waiting[0]
     agents, _, grants = granted
     report(agents["north"], grants["north"][:2], grant_pb2.OUTCOME_STATE_REFUSED)
     (campaign_id,) = {grant.campaign_id for grant in grants["north"]}
@@ -451,7 +454,8 @@ def test_the_first_final_state_stands(granted):
     assert second.outcomes[0].state == grant_pb2.OUTCOME_STATE_ABSTAINED
 
 
-def test_a_repeated_report_gets_the_first_answer_and_moves_nothing(central, granted):
+def test_a_repeated_report_gets_the_first_answer_and_moves_nothing(waiting, granted):
+    central = waiting[0]
     _, portals, grants = granted
     request_id = uuid.uuid4().bytes
     first = report(portals["north"], grants["north"], request_id=request_id)
@@ -505,7 +509,8 @@ def fetch(central, path):
         return answer.read().decode()
 
 
-def test_metrics_show_accounts_and_what_was_received(central, granted):
+def test_metrics_show_accounts_and_what_was_received(waiting, granted):
+    central = waiting[0]
     text = fetch(central, "/metrics")
     assert 'perimeter_labels_total{account="reserved",campaign="digits"} 10.0' in text
     received = next(
