@@ -22,6 +22,7 @@ from edge_agent.config import AgentConfig, SourceConfig
 from edge_agent.errors import AgentError, PeerUnavailable, SampleRefused, StorageError
 from edge_agent.identity import Identity, IdentityFolder, certificate_end
 from edge_agent.installer import Installer
+from edge_agent.memory import return_free_memory
 from edge_agent.pool import InferenceFailed, PoolScorer
 from edge_agent.portal_client import PortalClient
 from edge_agent.queue.journal import Refusal
@@ -125,9 +126,14 @@ class Daemon:
         for listener in self._parts.listeners:
             listener.start()
         try:
+            busy = True
             while not self._stopping:
                 self._wake.clear()
-                if not self.tick(self._clock()):
+                more = self.tick(self._clock())
+                if busy and not more:
+                    return_free_memory()
+                busy = more
+                if not more:
                     self._wake.wait(self._parts.config.timing.tick_seconds)
         finally:
             self.close()

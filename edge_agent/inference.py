@@ -21,6 +21,10 @@ from model_bundle.manifest import PART_CODE_BOOK, PART_MODEL, PART_PROTOTYPES, B
 _LOG_ERRORS_ONLY = 3
 _OPTIONAL = ("committee_logits", "site_logits")
 
+# Working memory of a run goes back after the last minibatch; in between it is worth keeping.
+_SHRINKING = onnxruntime.RunOptions()
+_SHRINKING.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
 
 class Predictor:
     """A loaded model version.
@@ -59,10 +63,11 @@ class Predictor:
             FeatureInvalid: A sample does not fit.
         """
         step = self._minibatch_rows
-        parts = [
-            self._session.run(None, extract(samples[start : start + step], self.features))
-            for start in range(0, len(samples), step)
-        ]
+        parts = []
+        for start in range(0, len(samples), step):
+            inputs = extract(samples[start : start + step], self.features)
+            is_last = start + step >= len(samples)
+            parts.append(self._session.run(None, inputs, _SHRINKING if is_last else None))
         joined = {
             name: np.concatenate([part[i] for part in parts]).astype(np.float32, copy=False)
             for i, name in enumerate(self._names)

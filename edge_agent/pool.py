@@ -28,7 +28,7 @@ from edge_agent.sources.decoding import cost_band, decode
 from edge_agent.views import TRANSIENT, Raw, ViewMaker
 from model_bundle.errors import FeatureInvalid
 
-MASK_ROWS_MAX = 128
+MASK_ROWS_MAX = 64
 """Samples masked in one turn, so that grants never wait long for a large pool."""
 SECONDS_PER_DAY = 86_400
 MASKABLE_KINDS = ("text", "record")
