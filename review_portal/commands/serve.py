@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -53,8 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
     _announce(config, listener.getsockname()[1], intake_port)
     if link is not None:
         link.start()
+    # The server passes a signal on once it has shut down; this end is as clean as any other.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        return 0
     finally:
         stop_intake()
         if link is not None:

@@ -42,6 +42,17 @@ def is_free(slot: Slot, *, now: float) -> bool:
     return slot.state is SlotState.OPEN
 
 
+def is_taken(slot: Slot, *, now: float) -> bool:
+    """Returns whether somebody holds the slot or has answered it.
+
+    >>> is_taken(Slot(1, b"a", SlotState.VOID), now=0.0)
+    False
+    """
+    return slot.state is SlotState.DONE or (
+        slot.state is SlotState.LEASED and not is_free(slot, now=now)
+    )
+
+
 def choose_slots(
     slots: Iterable[Slot], *, expert_id: int, count: int, now: float
 ) -> tuple[int, ...]:
@@ -61,9 +72,7 @@ def choose_slots(
     """
     known = tuple(slots)
     touched = {
-        slot.subject_id
-        for slot in known
-        if slot.expert_id == expert_id and not is_free(slot, now=now)
+        slot.subject_id for slot in known if slot.expert_id == expert_id and is_taken(slot, now=now)
     }
     chosen: list[int] = []
     for slot in sorted(known, key=lambda s: (s.reserved_for is None, s.priority, s.slot_id)):
