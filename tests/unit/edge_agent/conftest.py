@@ -12,12 +12,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from agent_peers import Authority, Coordinator, Portal  # noqa: E402
+from agent_peers import Authority, Coordinator, Portal
 
-from edge_agent.assembly import build_daemon  # noqa: E402
-from edge_agent.config import AgentConfig, parse_config  # noqa: E402
-from edge_agent.daemon import Daemon  # noqa: E402
-from edge_agent.enrollment import enroll  # noqa: E402
+from edge_agent.assembly import build_daemon
+from edge_agent.config import AgentConfig, parse_config
+from edge_agent.daemon import Daemon
+from edge_agent.enrollment import enroll
 
 
 @pytest.fixture(scope="session")

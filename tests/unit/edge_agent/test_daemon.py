@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from perimeter.v1 import grant_pb2, model_pb2
 
 from edge_agent.identity import IdentityFolder
-from perimeter.v1 import grant_pb2, model_pb2
 
 TEXTS = [f"my invoice number {n} is wrong, please refund" for n in range(40)]
 

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from perimeter.v1 import grant_pb2, model_pb2
 
 from edge_agent.config import parse_config
 from edge_agent.errors import SealBroken, StorageError, StorageFull
@@ -20,7 +21,6 @@ from edge_agent.queue.samples import OfferedScore, SampleState, View
 from edge_agent.queue.sealing import Sealer, load_or_make_key
 from edge_agent.queue.stores import open_stores
 from edge_agent.sources.intake import Delivery, Intake
-from perimeter.v1 import grant_pb2, model_pb2
 
 CAMPAIGN = b"c" * 16
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from perimeter.v1 import model_pb2
 from PIL import Image, PngImagePlugin
 
 from edge_agent.config import Limits, parse_config
@@ -23,7 +24,6 @@ from edge_agent.sources.folder import FolderSource
 from edge_agent.sources.growing import GrowingFile
 from edge_agent.sources.intake import Intake
 from edge_agent.sources.push import PushListener
-from perimeter.v1 import model_pb2
 
 LIMITS = Limits(sample_bytes_max=5000, image_pixels_max=10_000)
 CAMPAIGN = b"c" * 16
