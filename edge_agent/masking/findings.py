@@ -87,20 +87,43 @@ _JOINABLE = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "DATE_TIME"})
 
 
 def without_allowed(
-    text: str, findings: Iterable[Finding], allowed: frozenset[str]
+    text: str, findings: Iterable[Finding], allowed: Sequence[str]
 ) -> list[Finding]:
-    """Drop findings whose whole text is on the site's allow-list (small letters).
+    """Drop findings inside a term of the site's allow-list.
 
     Structured types stay: an allow-list cannot let a card number through.
+
+    Args:
+        text: The text of the findings.
+        findings: Any order.
+        allowed: Terms in small letters.
+
+    >>> without_allowed("the Ann press", [Finding(4, 7, "PERSON", 0.9)], ["ann press"])
+    []
     """
-    if not allowed:
+    stretches = list(occurrences(text, allowed))
+    if not stretches:
         return list(findings)
     return [
         found
         for found in findings
         if found.entity_type in STRUCTURED_TYPES
-        or small_letters(text[found.start : found.end]) not in allowed
+        or not any(low <= found.start and found.end <= high for low, high, _ in stretches)
     ]
+
+
+def whole_words(text: str, found: Finding) -> Finding:
+    """Widen a finding to the words that it touches: half a name is a name shown.
+
+    >>> whole_words("see Fisher", Finding(4, 7, "PERSON", 0.9)).end
+    10
+    """
+    start, end = found.start, found.end
+    while start > 0 and text[start].isalpha() and text[start - 1].isalpha():
+        start -= 1
+    while end < len(text) and text[end - 1].isalpha() and text[end].isalpha():
+        end += 1
+    return found._replace(start=start, end=end)
 
 
 def every_occurrence(

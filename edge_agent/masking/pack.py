@@ -1,5 +1,6 @@
 """The model pack on disk: tagger, gazetteer, thresholds, card. Read once, checked by hash.
 
+pins.json              SHA-256 of the pack.json of each pack in the package
 <pack>/pack.json       format, thresholds per level, SHA-256 of the other files
 <pack>/gazetteer.npz   hashed word lists
 <pack>/tagger.onnx     the name tagger; absent in a pack that only has rules
@@ -45,14 +46,15 @@ def load_pack(folder: Path, *, expected_sha256: str = "") -> Pack:
 
     Args:
         folder: Folder of the pack.
-        expected_sha256: Digest of `pack.json`, hex; empty accepts any.
+        expected_sha256: Digest of `pack.json`, hex; empty takes the one in `pins.json` beside the
+            folder.
 
     Raises:
         PackError: A file is missing, too large or altered.
     """
     content = _read(folder / "pack.json")
     digest = hashlib.sha256(content)
-    if expected_sha256 and digest.hexdigest() != expected_sha256:
+    if digest.hexdigest() != (expected_sha256 or _pinned(folder)):
         raise PackError(f"pack {folder.name} is not the pinned one (pack.json differs)")
     try:
         header = json.loads(content)
@@ -73,6 +75,15 @@ def load_pack(folder: Path, *, expected_sha256: str = "") -> Pack:
         labels=labels,
         thresholds=thresholds,
     )
+
+
+def _pinned(folder: Path) -> str:
+    """The digest that the package states for one of its own packs."""
+    try:
+        pins: dict[str, str] = json.loads(_read(folder.parent / "pins.json"))
+        return str(pins[folder.name])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PackError(f"no digest is pinned for pack {folder.name}") from error
 
 
 def _checked(path: Path, sha256: str) -> bytes:

@@ -16,6 +16,7 @@ from edge_agent.masking.findings import (
     small_letters,
     union,
     values_of,
+    whole_words,
     without_allowed,
 )
 from edge_agent.masking.gazetteer import Flag, RuleDetector
@@ -59,7 +60,7 @@ class BuiltinMasker:
         self._tagger = _tagger_of(self._pack, self._featurizer)
         self._threshold = self._pack.thresholds.get(policy.level.value, 0.5)
         self._extra: Detector | None = load_detector(policy.detector, policy.detector_sha256)
-        self._allowed = frozenset(small_letters(term) for term in policy.allow)
+        self._allowed = [small_letters(term.strip()) for term in policy.allow if term.strip()]
         self._denied = [small_letters(term.strip()) for term in policy.deny if term.strip()]
         self._digest = self._make_digest()
         self._closed = False
@@ -161,7 +162,7 @@ class BuiltinMasker:
         leftovers: Sequence[Finding] = (),
     ) -> Masked:
         kept = without_allowed(view.text, findings, self._allowed)
-        whole = join_neighbours(view.text, union(kept))
+        whole = join_neighbours(view.text, union(whole_words(view.text, f) for f in kept))
         whole = every_occurrence(view.text, whole, self._is_ordinary)
         in_raw = union([*(_moved(view, found) for found in whole), *leftovers])
         text, spans = replace(raw, in_raw)

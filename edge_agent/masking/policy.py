@@ -47,7 +47,8 @@ class MaskingPolicy:
             local, and the built-in chain always runs as well.
         detector_sha256: Digest of the directory of an additional detector, hex; required with one.
         pack: Name of a pack in the package, or a folder.
-        pack_sha256: Digest of the pack, hex; empty accepts the digest that the pack states.
+        pack_sha256: SHA-256 of the `pack.json` of the pack, hex; empty for a pack of the package,
+            whose digest the package itself pins.
         entities: Types that presidio reports; empty means all that the registry finds.
         allow: Terms never masked, such as product names; structured types are masked anyway.
         deny: Terms always masked, such as project code names.
@@ -86,11 +87,19 @@ class MaskingPolicy:
                 "`perimeter-agent mask check` prints for its directory"
             )
 
+        if not self._is_shipped_pack and not self.pack_sha256:
+            raise MaskingConfigError(
+                "a pack from a folder needs pack_sha256, the SHA-256 of its pack.json"
+            )
+
+    @property
+    def _is_shipped_pack(self) -> bool:
+        return re.fullmatch(r"[a-z0-9_]+", self.pack) is not None
+
     @property
     def pack_folder(self) -> Path:
         """Folder of the model pack."""
-        shipped = PACKS_FOLDER / self.pack
-        return shipped if re.fullmatch(r"[a-z0-9_]+", self.pack) else Path(self.pack)
+        return PACKS_FOLDER / self.pack if self._is_shipped_pack else Path(self.pack)
 
 
 def policy_to_json(policy: MaskingPolicy) -> dict[str, Any]:

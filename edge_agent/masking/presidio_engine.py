@@ -116,11 +116,11 @@ class PresidioDetector:
 
     def _find_chunk(self, text: str, offset: int) -> list[Finding]:
         results: list[RecognizerResult] = []
+        self._listener.heard = False
         for gate in self._gates:
             if gate.needs.search(text):
                 results += self._run(gate.recognizer, text)
         if self._listener.heard:
-            self._listener.heard = False
             raise DetectorError("a pattern ran out of time")
         if not results:
             return []

@@ -12,6 +12,7 @@ from edge_agent.masking.tokens import Featurizer, Token
 WINDOW = 256
 OVERLAP = 24
 BATCH = 16
+_NAMES_ONLY = frozenset({"PERSON", "ORGANIZATION", "NRP", "TITLE"})
 
 FloatArray = NDArray[np.float32]
 
@@ -58,7 +59,10 @@ class NameTagger:
             self.probabilities(texts, token_lists), token_lists, strict=True
         ):
             found.append(self._decode(probabilities, tokens, threshold))
-        return found
+        return [
+            [finding for finding in findings if _is_plausible(text, finding)]
+            for text, findings in zip(texts, found, strict=True)
+        ]
 
     def probabilities(
         self, texts: Sequence[str], token_lists: Sequence[Sequence[Token]]
@@ -107,4 +111,12 @@ class NameTagger:
                 findings[-1] = Finding(last.start, token.end, label, max(last.score, score))
                 continue
             findings.append(Finding(token.start, token.end, label, score))
-        return [f for f in findings if f.end - f.start > 1 or f.score > 0.5]
+        return findings
+
+
+def _is_plausible(text: str, found: Finding) -> bool:
+    """A name needs a letter, and a lone sign needs more than a doubt."""
+    value = text[found.start : found.end]
+    if found.entity_type in _NAMES_ONLY and not any(sign.isalpha() for sign in value):
+        return False
+    return len(value) > 1 or (found.score > 0.5 and value.isalnum())

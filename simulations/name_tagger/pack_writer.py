@@ -19,7 +19,7 @@ def write_pack(
     tagger: bytes | None = None,
     labels: Sequence[str] = LABELS,
 ) -> None:
-    """Write a pack folder; `pack.json` goes last, because it seals the rest.
+    """Write a pack folder; `pack.json` seals the rest, `pins.json` beside the folder seals it.
 
     Args:
         folder: Target; made when missing.
@@ -40,4 +40,9 @@ def write_pack(
         "thresholds": dict(sorted(thresholds.items())),
         "files": {name: hashlib.sha256(parts[name]).hexdigest() for name in sorted(parts)},
     }
-    (folder / "pack.json").write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
+    content = json.dumps(header, indent=2, sort_keys=True) + "\n"
+    (folder / "pack.json").write_text(content)
+    pins = folder.parent / "pins.json"
+    known = json.loads(pins.read_text()) if pins.is_file() else {}
+    known[folder.name] = hashlib.sha256(content.encode()).hexdigest()
+    pins.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
