@@ -236,7 +236,7 @@ def test_every_answer_carries_the_strict_headers(server, path: str) -> None:
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
     if not path.startswith("/static/"):
         assert headers["cache-control"] == "no-store"
 
