@@ -185,14 +185,16 @@ class Run:
             model=state.model,
             cell_labels=np.bincount(cells, minlength=len(book)).astype(np.int64),
             explored=_joined(state.explored),
-            train_local=lambda: self._train_local(state),
+            train_local=lambda tuned: self._train_local(state, tuned=tuned),
         )
 
-    def _train_local(self, state: RunState) -> LocalView:
-        """A model per site from its own labels only; without labels the seeded one."""
+    def _train_local(self, state: RunState, *, tuned: bool) -> LocalView:
+        """A model per site from its own labels only; without labels the one it starts from."""
         from edge_agent.scoring import softmax
 
-        world, start = self._world, self._learner.initial()
+        world = self._world
+        epochs = LOCAL_EPOCHS // 4 if tuned else LOCAL_EPOCHS
+        start = state.model if tuned else self._learner.initial()
         logits = np.zeros((len(world), len(self._dataset.class_names)), dtype=np.float32)
         embedding = np.zeros((len(world), self._learner.spec.embedding_width), dtype=np.float32)
         for site in range(world.site_count):
@@ -201,7 +203,7 @@ class Run:
             arrays = start.arrays
             if len(known):
                 examples = self._learner.examples(self._inputs[known], state.labels[known])
-                arrays = self._learner.train_alone(start, examples, epochs=LOCAL_EPOCHS)
+                arrays = self._learner.train_alone(start, examples, epochs=epochs)
             logits[here], embedding[here] = self._learner.predict(arrays, self._inputs[here])
         return LocalView(softmax(logits), embedding)
 

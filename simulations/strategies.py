@@ -11,6 +11,14 @@ from simulations import ranking
 from simulations.engine import Strategy
 from simulations.errors import ConfigInvalid
 from simulations.perimeter_strategy import select_perimeter, without
+from simulations.rivals.badge import rank_badge
+from simulations.rivals.cluster_margin import rank_cluster_margin
+from simulations.rivals.cold_start import rank_probcover, rank_typiclust
+from simulations.rivals.core_set import rank_core_set
+from simulations.rivals.fairfal import rank_fairfal
+from simulations.rivals.federated import rank_kafal, rank_logo
+from simulations.rivals.ifal import rank_ifal
+from simulations.rivals.rules import select_inside, select_union
 from simulations.view import Selection, SelectionView
 
 _SCORERS = {
@@ -19,6 +27,18 @@ _SCORERS = {
     "margin": ranking.margin_scores,
     "least-confidence": ranking.least_confidence_scores,
 }
+_RIVALS = {
+    "core-set": (rank_core_set, True),
+    "badge": (rank_badge, True),
+    "typiclust": (rank_typiclust, True),
+    "probcover": (rank_probcover, False),
+    "cluster-margin": (rank_cluster_margin, True),
+    "logo": (rank_logo, False),
+    "kafal": (rank_kafal, False),
+    "ifal": (rank_ifal, False),
+    "fairfal": (rank_fairfal, False),
+}
+"""Rule, and whether it also runs over the union of all sites, as if embeddings could leave them."""
 _QUOTAS = {
     "equal": ranking.equal_quota,
     "proportional": ranking.proportional_quota,
@@ -37,6 +57,10 @@ def strategy_names() -> dict[str, str]:
         names[f"{score}-site"] = f"largest {score} of each site, equal quotas"
     for quota in _QUOTAS:
         names[f"margin-{quota}"] = f"margin inside sites, {quota} quotas"
+    for name, (_, union) in _RIVALS.items():
+        names[name] = f"{name} inside each site, equal quotas"
+        if union:
+            names[f"{name}-global"] = f"{name} over the union of all sites"
     names["perimeter"] = "the product's default policy"
     for item in fields(Switches):
         names[f"perimeter-no-{item.name.replace('_', '-')}"] = f"perimeter without {item.name}"
@@ -53,6 +77,9 @@ def find_strategy(name: str) -> Strategy:
         raise ConfigInvalid(f"strategy {name!r} is not known; see `perimeter-simulate strategies`")
     if name.startswith("perimeter"):
         return _perimeter(name)
+    if name.removesuffix("-global") in _RIVALS:
+        rule = _RIVALS[name.removesuffix("-global")][0]
+        return select_union(rule) if name.endswith("-global") else select_inside(rule)
     if name in ("random", "random-site"):
         score, _, where = "random", "", name.partition("-")[2] or "global"
     else:

@@ -50,7 +50,7 @@ class SelectionView:
         model: its bundle parts.
         cell_labels: int64[cells], labelled samples by cell of the current code book.
         explored: explore labels of earlier cycles.
-        train_local: trains the site-only models.
+        train_local: trains the site-only models, from the shared model where asked to.
     """
 
     cycle: int
@@ -68,7 +68,7 @@ class SelectionView:
     model: Model
     cell_labels: Integers
     explored: ExploreLabels | None
-    train_local: Callable[[], LocalView]
+    train_local: Callable[[bool], LocalView]
     notes: dict[str, float] = field(default_factory=dict)
 
     @cached_property
@@ -79,7 +79,12 @@ class SelectionView:
     @cached_property
     def local(self) -> LocalView:
         """Site-only models, trained on first use."""
-        return self.train_local()
+        return self.train_local(False)
+
+    @cached_property
+    def tuned(self) -> LocalView:
+        """The shared model tuned on each site's labels, on first use."""
+        return self.train_local(True)
 
     @property
     def embedding(self) -> Floats:

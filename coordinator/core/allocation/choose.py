@@ -72,13 +72,12 @@ def _choose_from(
     pool: Pool, offer: Offer, objective: Objective, policy: Policy
 ) -> tuple[Choice, NDArray[np.float64]]:
     """A choice among the shortlist, and per site the gain per cost unit that was still bought."""
-    linear, terms = objective
     problem = build_problem(
         pool,
         offer.rows,
         scores=(offer.utilities, offer.ties, offer.costs),
-        linear=linear,
-        terms=terms,
+        objective=objective,
+        per_cost=policy.switches.costs,
     )
     items, engine = _run_engine(problem, offer, policy)
     choice = Choice(
@@ -88,7 +87,8 @@ def _choose_from(
         unmet=offer.floors.copy(),
         prices=None,
     )
-    if offer.floors.any() or _limits_bind(problem, items, offer):
+    priced = policy.switches.costs and _limits_bind(problem, items, offer)
+    if offer.floors.any() or priced:
         choice = _with_prices(problem, offer, items, policy, engine)
     return choice, _bars(pool, offer, objective, choice)
 
@@ -101,9 +101,9 @@ def _run_engine(problem: Problem, offer: Offer, policy: Policy) -> tuple[Integer
     if not lazy:
         return descending_threshold(problem, offer.limits, epsilon=policy.epsilon), "threshold"
     by_cost = lazy_greedy(problem, offer.limits)
-    if len(np.unique(problem.costs)) < 2:
+    if len(np.unique(problem.divisors)) < 2:
         return by_cost, "lazy"
-    plain = lazy_greedy(problem, offer.limits, per_cost=False)
+    plain = lazy_greedy(replace(problem, divisors=np.ones(problem.key_count)), offer.limits)
     best = max((by_cost, plain), key=problem.value)
     return best, "lazy"
 
@@ -185,6 +185,7 @@ def _after_floors(problem: Problem, offer: Offer, floors: Integers, policy: Poli
         ties=problem.ties[rest],
         starts=np.concatenate([[0], np.cumsum(counts[kept])]),
         costs=problem.costs[kept],
+        divisors=problem.divisors[kept],
         sites=problem.sites[kept],
         linear=problem.linear,
         families=families,

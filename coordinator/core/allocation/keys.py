@@ -17,8 +17,8 @@ def build_problem(
     rows: Integers,
     *,
     scores: tuple[NDArray[np.float32], NDArray[np.uint64], NDArray[np.int64]],
-    linear: float,
-    terms: tuple[Term, ...],
+    objective: tuple[float, tuple[Term, ...]],
+    per_cost: bool,
 ) -> Problem:
     """The problem over some rows of the pool.
 
@@ -26,10 +26,11 @@ def build_problem(
         pool: all open candidates.
         rows: those to consider; rows of utility 0 are left out.
         scores: utility, tie breaker and cost of every row in ``rows``.
-        linear: weight of the plain utility sum.
-        terms: the concave terms.
+        objective: weight of the plain utility sum, and the concave terms.
+        per_cost: whether engines rank by gain per cost unit or by gain alone.
     """
     utilities, ties, costs = scores
+    linear, terms = objective
     useful = utilities > 0
     rows, utilities, ties, costs = rows[useful], utilities[useful], ties[useful], costs[useful]
     code = _codes(pool, rows, costs, terms)
@@ -44,6 +45,7 @@ def build_problem(
         ties=ties[order],
         starts=np.append(starts, len(code)).astype(np.int64),
         costs=costs[order[starts]],
+        divisors=costs[order[starts]].astype(np.float64) if per_cost else np.ones(len(starts)),
         sites=pool.site_index[heads].astype(np.int64),
         linear=linear,
         families=tuple(

@@ -5,29 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from coordinator.core.allocation.limits import Limits
-from coordinator.core.allocation.objective import Integers, Problem, Reals
+from coordinator.core.allocation.objective import Integers, Problem
 
 _FIRST_LOOK = 64
 
 
-def lazy_greedy(problem: Problem, limits: Limits, *, per_cost: bool = True) -> Integers:
+def lazy_greedy(problem: Problem, limits: Limits) -> Integers:
     """Items in the order in which the greedy picks them.
 
-    At each step the item with the largest gain (per cost unit) that still fits is taken. Gains
+    At each step the item with the largest gain over its divisor that still fits is taken. Gains
     only fall, so a gain from an earlier step is an upper bound, and only the keys at the top are
     looked at again. Equal gains go by chance.
 
     Args:
         problem: items by key.
         limits: labels and cost units left.
-        per_cost: rank by gain per cost unit; otherwise by gain alone.
 
     Source: Minoux, "Accelerated greedy algorithms for maximizing submodular set functions", 1978.
     """
     labels, money = limits.site_labels.copy(), limits.site_costs.copy()
     left = limits.cost_limit
-    divisor = problem.costs.astype(np.float64) if per_cost else np.ones(problem.key_count)
-    heads = _Heads(problem, divisor)
+    heads = _Heads(problem)
     picks: list[int] = []
     while left > 0:
         key = heads.best()
@@ -47,9 +45,8 @@ def lazy_greedy(problem: Problem, limits: Limits, *, per_cost: bool = True) -> I
 class _Heads:
     """The best open item of each key, and an upper bound of its gain."""
 
-    def __init__(self, problem: Problem, divisor: Reals) -> None:
+    def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._divisor = divisor
         self._masses = problem.empty_masses()
         self._cursor = problem.starts[:-1].copy()
         self._stale = np.full(problem.key_count, np.inf)
@@ -63,7 +60,7 @@ class _Heads:
             if len(old):
                 utilities = self._problem.utilities[self._cursor[old]]
                 gains = self._problem.gains(self._masses, old, utilities)
-                self._stale[old] = gains / self._divisor[old]
+                self._stale[old] = gains / self._problem.divisors[old]
                 fresh[old] = True
             best = float(self._stale.max(initial=0.0))
             if best <= 0.0:

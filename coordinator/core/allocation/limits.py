@@ -36,11 +36,9 @@ class Limits:
         )
 
 
-def row_costs(pool: Pool, budget: Budget, policy: Policy) -> NDArray[np.int64]:
-    """int64[n], cost units of each row; all equal to the first band when costs are switched off."""
+def row_costs(pool: Pool, budget: Budget) -> NDArray[np.int64]:
+    """int64[n], cost units of each row."""
     costs = np.asarray(budget.band_costs, dtype=np.int64)
-    if not policy.switches.costs:
-        costs = np.full(8, costs[0])
     return np.asarray(costs[pool.cost_bands], dtype=np.int64)
 
 

@@ -100,6 +100,7 @@ class Problem:
         ties: uint64[n], rising inside equal utilities; breaks ties between keys.
         starts: int64[keys + 1], first item of each key.
         costs: int64[keys], cost units of one item.
+        divisors: float64[keys], what an engine divides gains by: the costs, or 1.
         sites: int64[keys].
         linear: w0, weight of the plain sum of utilities.
         families: the concave terms.
@@ -110,6 +111,7 @@ class Problem:
     ties: NDArray[np.uint64]
     starts: Integers
     costs: Integers
+    divisors: Reals
     sites: Integers
     linear: float
     families: tuple[Family, ...]

@@ -56,7 +56,7 @@ def make_setting(pool: Pool, budget: Budget, policy: Policy, key: NDArray[np.uin
         policy=policy,
         key=key,
         phase=phase_of(pool.progress, class_count=pool.class_count, policy=policy),
-        costs=row_costs(pool, budget, policy),
+        costs=row_costs(pool, budget),
         limits=Limits(
             budget.site_capacity.astype(np.int64),
             site_cost_caps(pool, budget, policy),

@@ -51,7 +51,7 @@ def descending_threshold(problem: Problem, limits: Limits, *, epsilon: float) ->
         keys = np.flatnonzero(state.stale >= tau)
         if len(keys):
             heads = problem.utilities[state.cursor[keys]]
-            state.stale[keys] = problem.gains(state.masses, keys, heads) / problem.costs[keys]
+            state.stale[keys] = problem.gains(state.masses, keys, heads) / problem.divisors[keys]
             keys = keys[state.stale[keys] >= tau]
         if not len(keys):
             best = float(state.stale.max(initial=0.0))
@@ -72,7 +72,7 @@ def _start(problem: Problem, limits: Limits) -> _State:
     return _State(
         masses=masses,
         cursor=cursor,
-        stale=gains / problem.costs,
+        stale=gains / problem.divisors,
         site_labels=limits.site_labels.copy(),
         site_costs=limits.site_costs.copy(),
         cost_left=limits.cost_limit,
@@ -104,7 +104,7 @@ def _candidates(problem: Problem, state: _State, keys: Integers, step: _Step) ->
     """Items of the keys that reach the threshold and fit into the room of their groups."""
     cumulated = step.cumulated
     first = state.cursor[keys]
-    slope = problem.slopes(state.masses, keys) / problem.costs[keys]
+    slope = problem.slopes(state.masses, keys) / problem.divisors[keys]
     by_gain = np.searchsorted(step.order, keys * 2.0 + (1.0 - step.tau / slope), side="right")
     room = np.full(len(keys), np.inf)
     for family, mass in zip(problem.families, state.masses, strict=True):

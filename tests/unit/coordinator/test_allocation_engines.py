@@ -29,9 +29,7 @@ sys.modules["allocation_pools"] = pools
 _spec.loader.exec_module(pools)
 make_pool, make_budget = pools.make_pool, pools.make_budget
 
-ONE_PARTITION = Switches(
-    classes=False, sites=False, overlap=False, explore=False, share_cap=False, costs=False
-)
+ONE_PARTITION = Switches(classes=False, sites=False, overlap=False, explore=False, share_cap=False)
 
 
 def run(pool, budget, policy, seed=7):
@@ -45,7 +43,7 @@ def value(pool, budget, policy, result):
 @settings(max_examples=25, deadline=None)
 @given(rows=st.integers(1, 120), limit=st.integers(1, 60), seed=st.integers(0, 99))
 def test_on_one_partition_the_vectorised_pass_equals_the_lazy_greedy(rows, limit, seed):
-    pool = make_pool(rows, seed=seed)
+    pool = make_pool(rows, seed=seed, cost_bands=np.zeros(rows, np.uint8))
     budget = make_budget(pool, limit)
     exact = run(pool, budget, Policy(switches=ONE_PARTITION))
     oracle = run(pool, budget, Policy(switches=ONE_PARTITION, engine=Engine.LAZY))
@@ -56,7 +54,7 @@ def test_on_one_partition_the_vectorised_pass_equals_the_lazy_greedy(rows, limit
 
 
 def test_a_shortlist_changes_nothing_on_one_partition(monkeypatch):
-    pool = make_pool(5000, cells=40)
+    pool = make_pool(5000, cells=40, cost_bands=np.zeros(5000, np.uint8))
     budget = make_budget(pool, 100)
     whole = run(pool, budget, Policy(switches=ONE_PARTITION))
     monkeypatch.setattr(prune, "SMALLEST_SHORTLIST", 150)
@@ -64,13 +62,14 @@ def test_a_shortlist_changes_nothing_on_one_partition(monkeypatch):
     assert run(pool, budget, Policy(switches=ONE_PARTITION)).digest() == whole.digest()
 
 
-@pytest.mark.parametrize("switches", [Switches(), replace(Switches(), costs=False)])
+@pytest.mark.parametrize("bands", [8, 1])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_threshold_engine_comes_close_to_the_oracle_and_to_the_bound(switches, seed):
-    pool = make_pool(3000, cells=60, sites=6, seed=seed)
+def test_the_threshold_engine_comes_close_to_the_oracle_and_to_the_bound(bands, seed):
+    dear = np.random.default_rng(seed).integers(0, bands, 3000).astype(np.uint8)
+    pool = make_pool(3000, cells=60, sites=6, seed=seed, cost_bands=dear)
     budget = make_budget(pool, 400)
-    fast = Policy(engine=Engine.THRESHOLD, switches=switches)
-    slow = Policy(engine=Engine.LAZY, switches=switches)
+    fast = Policy(engine=Engine.THRESHOLD)
+    slow = Policy(engine=Engine.LAZY)
     first, second = run(pool, budget, fast), run(pool, budget, slow)
     certificate = certify(pool, budget, fast, first)
     assert certificate.ratio >= 0.98
