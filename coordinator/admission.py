@@ -106,16 +106,18 @@ def _peer_certificate(context: Context) -> bytes | None:
     return next(iter(certificates), None) if certificates else None
 
 
-def _admit(
-    office: Office, message: Message, certificate: bytes | None, roles: tuple[str, ...]
-) -> Caller | Refusal:
-    """Counts a message, then says who sent it and whether that role may."""
-    office.count(MESSAGES_RECEIVED, 1)
-    office.count(BYTES_RECEIVED, message.ByteSize())
+def _admit(office: Office, certificate: bytes | None, roles: tuple[str, ...]) -> Caller | Refusal:
+    """Says who calls and whether that role may."""
     caller = authenticate(office, certificate)
     if isinstance(caller, Refusal):
         return caller
     return check_role(caller, roles) or caller
+
+
+def count_message(office: Office, message: Message) -> None:
+    """Adds a received message to the counters that the operator sees."""
+    office.count(MESSAGES_RECEIVED, 1)
+    office.count(BYTES_RECEIVED, message.ByteSize())
 
 
 class Service:
@@ -126,16 +128,27 @@ class Service:
 
     async def serve(
         self,
-        message: Message,
         context: Context,
         roles: tuple[str, ...],
         handle: Callable[[Office, Caller], Any],
+        *,
+        message: Message | None,
     ) -> Any:
-        """Admits the caller, runs `handle` on the desk, and aborts on a refusal."""
+        """Admits the caller, runs `handle` on the desk, and aborts on a refusal.
+
+        Args:
+            context: The call.
+            roles: Who may make this call.
+            handle: Decides and records; its answer is returned.
+            message: What was received, to be counted; None for a further look in the same call.
+        """
         certificate = _peer_certificate(context)
 
         def admit_and_handle(office: Office) -> Any:
-            caller = _admit(office, message, certificate, roles)
+            # Counted here, on the desk's thread, so that no count is lost to another one.
+            if message is not None:
+                count_message(office, message)
+            caller = _admit(office, certificate, roles)
             return caller if isinstance(caller, Refusal) else handle(office, caller)
 
         answer = await guarded(context, lambda: self.desk.ask(admit_and_handle))

@@ -254,6 +254,7 @@ async def serve(config: CoordinatorConfig, announce: Callable[[Servers], None]) 
     initialise(config, system_clock())
     with only_one(config.folder):
         office = open_office(config)
+        office.store.claim()
         write_node_keys(office.store, config.folder / "nodes")
         desk = Desk(office)
         servers = Servers(desk)

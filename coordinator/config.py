@@ -38,6 +38,8 @@ class CoordinatorConfig(BaseSettings):
         certificate_lifetime_seconds: Life of a site's certificate.
         join_token_lifetime_seconds: Life of a join token.
         expiry_grace_seconds: How late an outcome may arrive after its grant's end.
+        join_grace_seconds: How long a cycle waits for an agent that was told of a campaign to ask
+            for its model; one that does not has no samples for it.
         training_attempts_max: How often a run that died is started again.
         message_bytes_max: Largest message taken on the main listener.
         concurrent_calls_max: Calls served at once on each listener; streams count.
@@ -63,6 +65,7 @@ class CoordinatorConfig(BaseSettings):
     certificate_lifetime_seconds: Seconds = 86_400
     join_token_lifetime_seconds: Seconds = 900
     expiry_grace_seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] = 60
+    join_grace_seconds: Annotated[int, Field(ge=0, le=86_400)] = 15
     training_attempts_max: Annotated[int, Field(ge=1, le=100)] = 5
     message_bytes_max: Annotated[int, Field(ge=1 << 16, le=1 << 26)] = 1 << 22
     concurrent_calls_max: Annotated[int, Field(ge=1, le=100_000)] = 4_000

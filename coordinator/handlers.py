@@ -19,6 +19,7 @@ from coordinator.core.records import (
     CampaignRecord,
     InstallRecord,
     ModelVersionRecord,
+    ParticipantRecord,
     PoolReportRecord,
     SegmentRecord,
     SiteReportRecord,
@@ -201,14 +202,11 @@ def list_grants(
     """Returns open grants of the calling agent after a ledger position, each with its signature."""
     mine = [
         record
-        for record in office.ledger.open_grants()
-        if record.terms.site_id == caller.site_id
-        and record.terms.agent_name == caller.name
-        and record.granted_sequence > after
+        for record in office.ledger.open_grants_of(caller.site_id, caller.name)
+        if record.granted_sequence > after
         and record.state is GrantState.GRANTED
         and record.terms.expires_at > office.clock()
     ]
-    mine.sort(key=lambda record: record.granted_sequence)
     return [
         (record, office.grant_key.sign(grant_message(record.terms, record.granted_sequence)))
         for record in mine[:page_size]
@@ -266,7 +264,12 @@ def _judge_agent_outcomes(
 def list_campaigns(office: Office, caller: Caller) -> list[tuple[CampaignRecord, Campaign]]:
     """Returns the campaigns in which the caller's site takes part."""
     pairs = [(record, office.campaign(record)) for record in office.store.find(CampaignRecord)]
-    return [(record, campaign) for record, campaign in pairs if caller.site_id in campaign.sites]
+    mine = [(record, campaign) for record, campaign in pairs if caller.site_id in campaign.sites]
+    if caller.role == "agent":
+        for record, _ in mine:
+            key = (record.campaign_id, caller.site_id, caller.name)
+            office.told.setdefault(key, office.clock())
+    return mine
 
 
 def model_version(
@@ -276,8 +279,17 @@ def model_version(
     found = find_campaign(office, caller, campaign_id)
     if isinstance(found, Refusal):
         return found
+    if caller.role == "agent":
+        _note_participant(office, caller, campaign_id)
     version = offered_version(office, found[1], campaign_id, (caller.site_id, caller.name))
     return office.store.get(ModelVersionRecord, campaign_id, version) if version else None
+
+
+def _note_participant(office: Office, caller: Caller, campaign_id: bytes) -> None:
+    key = (campaign_id, caller.site_id, caller.name)
+    if office.store.get(ParticipantRecord, *key) is None:
+        record = ParticipantRecord(*key, office.clock())
+        office.commit((), lambda writer: writer.put(record))
 
 
 def locate_bundle(

@@ -100,6 +100,9 @@ class MemoryStore:
         stored: dict[int, Mapping[str, bytes]] = self._read(lambda state: state.columns)
         return [{name: stored[i][name] for name in names} for i in segment_ids]
 
+    def claim(self) -> None:
+        """See `Store.claim`; memory has one process by nature."""
+
     def check(self) -> list[str]:
         """See `Store.check`; memory is always sound."""
         return []

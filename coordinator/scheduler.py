@@ -19,6 +19,7 @@ from coordinator.core.records import (
     CycleRecord,
     CycleResultRecord,
     MachineRecord,
+    ParticipantRecord,
     PoolReportRecord,
     Record,
     TrainingRunRecord,
@@ -120,6 +121,7 @@ def gather(office: Office, case: Case) -> Facts:
     run = latest_run(office, case)
     books = office.ledger.books(case.campaign_id)
     agents = agents_of(office, case.campaign)
+    awaited = _awaited(office, case, agents)
     version = rollout_of(office, case.campaign, case.campaign_id).released_version
     candidates = 0
     if case.state.phase is Phase.WAITING:
@@ -129,14 +131,31 @@ def gather(office: Office, case: Case) -> Facts:
     grants = office.ledger.open_grants()
     return Facts(
         released_version=version,
-        agent_count=len(agents),
-        complete_agent_count=_complete_count(office, case, agents, version),
+        agent_count=len(awaited),
+        complete_agent_count=_complete_count(office, case, awaited, version),
         candidate_count=candidates,
         available_labels=books.available,
         spent_labels=books.total.spent,
         open_grant_count=sum(g.terms.campaign_id == case.campaign_id for g in grants),
         training_state=run.state if run else None,
     )
+
+
+def _awaited(office: Office, case: Case, agents: list[MachineRecord]) -> list[MachineRecord]:
+    """Returns the agents that a cycle waits for.
+
+    Left out are those that were told of the campaign a while ago and never asked for its model:
+    they have no samples for it. One that nobody has heard from yet is waited for.
+    """
+    found = office.store.find(ParticipantRecord, campaign_id=case.campaign_id)
+    participants = {(p.site_id, p.agent_name) for p in found}
+    latest = office.clock() - office.config.join_grace_seconds
+    return [
+        agent
+        for agent in agents
+        if (agent.site_id, agent.name) in participants
+        or office.told.get((case.campaign_id, agent.site_id, agent.name), latest + 1) > latest
+    ]
 
 
 def _complete_count(

@@ -19,12 +19,11 @@ from perimeter.v1 import (
 )
 
 from coordinator import enrollment, handlers, replies, wire
-from coordinator.admission import Context, Service, guarded, key_of_request, refuse
+from coordinator.admission import Context, Service, count_message, guarded, key_of_request, refuse
 from coordinator.core.entries import GrantState
 from coordinator.core.records import AnswerRecord
 from coordinator.core.refusals import Refusal
 from coordinator.identity import Caller
-from coordinator.observation import BYTES_RECEIVED, MESSAGES_RECEIVED
 from coordinator.office import Office
 
 CHUNK_BYTES = 256 * 1024
@@ -45,7 +44,7 @@ class CandidateService(Service, candidate_pb2_grpc.CandidateServiceServicer):
             ) -> Any:
                 return handlers.take_batch(office, caller, wire.parse_batch(message))
 
-            receipt = await self.serve(message, context, ("agent",), handle)
+            receipt = await self.serve(context, ("agent",), handle, message=message)
             yield candidate_pb2.CandidateBatchAck(
                 sequence=receipt.sequence, new_row_count=receipt.new_row_count
             )
@@ -62,7 +61,7 @@ class CandidateService(Service, candidate_pb2_grpc.CandidateServiceServicer):
                 return known
             return handlers.take_pool_report(office, caller, report, key)
 
-        await self.serve(request, context, ("agent",), handle)
+        await self.serve(context, ("agent",), handle, message=request)
         return candidate_pb2.ReportPoolResponse()
 
     async def ReportSite(  # noqa: N802
@@ -77,7 +76,7 @@ class CandidateService(Service, candidate_pb2_grpc.CandidateServiceServicer):
                 return known
             return handlers.take_site_report(office, caller, report, key)
 
-        await self.serve(request, context, ("portal",), handle)
+        await self.serve(context, ("portal",), handle, message=request)
         return candidate_pb2.ReportSiteResponse()
 
 
@@ -96,10 +95,12 @@ class GrantService(Service, grant_pb2_grpc.GrantServiceServicer):
 
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.wait_seconds
+        message: grant_pb2.ListGrantsRequest | None = request
         while True:
             # Taken before looking: a grant made in between then sets this very event.
             made = self.desk.grants_made
-            found = await self.serve(request, context, ("agent",), handle)
+            found = await self.serve(context, ("agent",), handle, message=message)
+            message = None
             left = deadline - loop.time()
             if found or left <= 0:
                 grants = [
@@ -131,7 +132,7 @@ class GrantService(Service, grant_pb2_grpc.GrantServiceServicer):
 
             return handlers.record_outcomes(office, caller, reports, key=key, encode=encode)
 
-        answer = await self.serve(request, context, ("agent", "portal"), handle)
+        answer = await self.serve(context, ("agent", "portal"), handle, message=request)
         return grant_pb2.RecordOutcomesResponse.FromString(answer)
 
 
@@ -148,7 +149,7 @@ class ModelService(Service, model_pb2_grpc.ModelServiceServicer):
             pairs = handlers.list_campaigns(office, caller)
             return [replies.campaign_message(record, campaign) for record, campaign in pairs]
 
-        campaigns = await self.serve(request, context, ANYONE, handle)
+        campaigns = await self.serve(context, ANYONE, handle, message=request)
         return model_pb2.ListCampaignsResponse(campaigns=campaigns)
 
     async def GetModelVersion(  # noqa: N802
@@ -160,7 +161,7 @@ class ModelService(Service, model_pb2_grpc.ModelServiceServicer):
             wire.check_model_version(request)
             return handlers.model_version(office, caller, request.campaign_id)
 
-        record = await self.serve(request, context, ANYONE, handle)
+        record = await self.serve(context, ANYONE, handle, message=request)
         if record is None:
             return model_pb2.GetModelVersionResponse()
         return model_pb2.GetModelVersionResponse(
@@ -176,7 +177,7 @@ class ModelService(Service, model_pb2_grpc.ModelServiceServicer):
             wire.check_download(request)
             return handlers.locate_bundle(office, caller, request.campaign_id, request.version)
 
-        path = await self.serve(request, context, ANYONE, handle)
+        path = await self.serve(context, ANYONE, handle, message=request)
         content = await asyncio.to_thread(path.read_bytes)
         for start in range(request.offset, len(content), CHUNK_BYTES):
             yield model_pb2.BundleChunk(content=content[start : start + CHUNK_BYTES])
@@ -194,7 +195,7 @@ class ModelService(Service, model_pb2_grpc.ModelServiceServicer):
                 return known
             return handlers.take_install(office, caller, note, key)
 
-        await self.serve(request, context, ANYONE, handle)
+        await self.serve(context, ANYONE, handle, message=request)
         return model_pb2.ReportInstallResponse()
 
 
@@ -223,7 +224,7 @@ class IdentityService(Service, enrollment_pb2_grpc.IdentityServiceServicer):
                 return renewed
             return _renewal(renewed).SerializeToString()
 
-        answer = await self.serve(request, context, ANYONE, handle)
+        answer = await self.serve(context, ANYONE, handle, message=request)
         return enrollment_pb2.RenewCertificateResponse.FromString(answer)
 
 
@@ -242,8 +243,7 @@ class EnrollmentService(Service, enrollment_pb2_grpc.EnrollmentServiceServicer):
         """Exchanges a join token for a certificate."""
 
         def handle(office: Office) -> Any:
-            office.count(MESSAGES_RECEIVED, 1)
-            office.count(BYTES_RECEIVED, request.ByteSize())
+            count_message(office, request)
             return enrollment.enroll(office, wire.parse_enroll(request))
 
         enrolled = await guarded(context, lambda: self.desk.ask(handle))

@@ -27,6 +27,7 @@ from coordinator.tables import METADATA, ROWS, SCHEMA_VERSION, SEGMENT, EntryRow
 
 BUSY_TIMEOUT_MS = 10_000
 PAGE_SIZE_BYTES = 16_384
+ADVISORY_LOCK = 0x5045_5249_4D45_5445
 
 
 def _table(row: Any) -> Table:
@@ -97,6 +98,7 @@ class SqlStore:
     """See `coordinator.store.Store`."""
 
     def __init__(self, url: str) -> None:
+        self._claim: Connection | None = None
         try:
             self._engine = _engine(url)
             self._prepare()
@@ -170,6 +172,18 @@ class SqlStore:
             found.append({name: bytes(value) for name, value in rows[0].items()})
         return found
 
+    def claim(self) -> None:
+        """See `Store.claim`. SQLite is claimed by the lock of the central folder it lies in."""
+        if self._engine.dialect.name == "sqlite":
+            return
+        connection = self._engine.connect()
+        question = text("SELECT pg_try_advisory_lock(:key)").bindparams(key=ADVISORY_LOCK)
+        if not connection.execute(question).scalar():
+            connection.close()
+            raise StoreConflict("another coordinator serves this database; stop it first")
+        connection.commit()
+        self._claim = connection
+
     def check(self) -> list[str]:
         """See `Store.check`."""
         if self._engine.dialect.name != "sqlite":
@@ -179,6 +193,11 @@ class SqlStore:
 
     def close(self) -> None:
         """See `Store.close`."""
+        if self._claim is not None:
+            # Said aloud: a connection that goes back to the pool would keep the lock.
+            self._claim.execute(text("SELECT pg_advisory_unlock_all()"))
+            self._claim.close()
+            self._claim = None
         self._engine.dispose()
 
     def _rows(self, statement: Any) -> list[dict[str, Any]]:

@@ -60,6 +60,15 @@ class Store(Protocol):
     def columns(self, segment_ids: Sequence[int], names: Sequence[str]) -> list[dict[str, bytes]]:
         """Returns the named columns of segments, in the order of `segment_ids`."""
 
+    def claim(self) -> None:
+        """Makes this process the only one that drives campaigns on this database.
+
+        The claim ends with `close` or with the process.
+
+        Raises:
+            StoreConflict: Another process holds the claim.
+        """
+
     def check(self) -> list[str]:
         """Returns what the database itself finds wrong with its files; empty when sound."""
 

@@ -217,6 +217,16 @@ class InstallRow(_Row, table=True):
     reported_at: int = Field(sa_type=BigInteger)
 
 
+class ParticipantRow(_Row, table=True):
+    """`ParticipantRecord`."""
+
+    __tablename__: ClassVar[str] = "participant"
+    campaign_id: bytes = Field(primary_key=True)
+    site_id: str = Field(primary_key=True)
+    agent_name: str = Field(primary_key=True)
+    since_at: int = Field(sa_type=BigInteger)
+
+
 class AllocationRow(_Row, table=True):
     """`AllocationRecord`."""
 
@@ -281,6 +291,7 @@ ROWS: dict[type[Any], type[_Row]] = {
     records.PoolReportRecord: PoolReportRow,
     records.SiteReportRecord: SiteReportRow,
     records.InstallRecord: InstallRow,
+    records.ParticipantRecord: ParticipantRow,
     records.AllocationRecord: AllocationRow,
     records.CounterRecord: CounterRow,
 }

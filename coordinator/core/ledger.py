@@ -125,6 +125,7 @@ class Ledger:
         self._books: dict[bytes, CampaignBooks] = {}
         self._grants: dict[bytes, GrantRecord] = {}
         self._open: dict[bytes, None] = {}
+        self._open_by_agent: dict[tuple[str, str], dict[bytes, None]] = {}
         self.sequence = 0
         self.digest = GENESIS
         for entry in entries:
@@ -150,6 +151,10 @@ class Ledger:
     def open_grants(self) -> list[GrantRecord]:
         """Returns the grants that have no final state yet, oldest first."""
         return [self._grants[grant_id] for grant_id in self._open]
+
+    def open_grants_of(self, site_id: str, agent_name: str) -> list[GrantRecord]:
+        """Returns the grants of one agent that have no final state yet, oldest first."""
+        return [self._grants[i] for i in self._open_by_agent.get((site_id, agent_name), ())]
 
     # Deciding: nothing below changes the ledger.
 
@@ -284,6 +289,8 @@ class Ledger:
             terms, GrantState.GRANTED, entry.sequence, entry.sequence
         )
         self._open[terms.grant_id] = None
+        agent = (terms.site_id, terms.agent_name)
+        self._open_by_agent.setdefault(agent, {})[terms.grant_id] = None
         books.grant_ids.append(terms.grant_id)
         books.times_granted[terms.candidate_id] = books.times_granted.get(terms.candidate_id, 0) + 1
         self._move(books, terms.site_id, Account(reserved=1))
@@ -304,6 +311,8 @@ class Ledger:
         )
         if entry.state in FINAL_STATES:
             del self._open[entry.grant_id]
+            agent = (record.terms.site_id, record.terms.agent_name)
+            del self._open_by_agent[agent][entry.grant_id]
             labeled = int(entry.state is GrantState.LABELED)
             change = Account(reserved=-1, spent=labeled, returned=1 - labeled)
             self._move(self._books[record.terms.campaign_id], record.terms.site_id, change)

@@ -212,6 +212,17 @@ class InstallRecord:
 
 
 @dataclass(frozen=True)
+class ParticipantRecord:
+    """An agent that has asked for a campaign's model, and so has samples for it."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("campaign_id", "site_id", "agent_name")
+    campaign_id: bytes
+    site_id: str
+    agent_name: str
+    since_at: int
+
+
+@dataclass(frozen=True)
 class AllocationRecord:
     """All that is needed to make an allocation again and compare: inputs, seed and outcome."""
 
@@ -293,6 +304,7 @@ Record = (
     | PoolReportRecord
     | SiteReportRecord
     | InstallRecord
+    | ParticipantRecord
     | AllocationRecord
     | CounterRecord
 )

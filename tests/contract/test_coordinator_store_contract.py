@@ -196,3 +196,14 @@ def test_sqlite_commits_survive_power_loss_by_setting(tmp_path):
     assert journal["journal_mode"] == "wal"
     assert synchronous["synchronous"] == 2
     opened.close()
+
+
+@pytest.mark.postgres
+def test_one_process_at_a_time_drives_a_shared_database(fresh_postgres_url):
+    first, second = open_store(fresh_postgres_url), open_store(fresh_postgres_url)
+    first.claim()
+    with pytest.raises(StoreConflict, match="another coordinator"):
+        second.claim()
+    first.close()
+    second.claim()
+    second.close()

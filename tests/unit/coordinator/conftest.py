@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from central_harness import STAND_IN, Runner, TestClock, in_phase, reason_of
+from postgres_server import fresh_postgres_url, postgres_server
 
 from coordinator.config import CoordinatorConfig
 
@@ -17,6 +18,9 @@ from coordinator.config import CoordinatorConfig
 @pytest.fixture
 def clock():
     return TestClock()
+
+
+__all__ = ["fresh_postgres_url", "postgres_server"]
 
 
 def config_for(folder):

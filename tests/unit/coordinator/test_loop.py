@@ -246,3 +246,45 @@ def test_what_is_stored_replays_to_the_same_ledger(central, sites):
     store.close()
     assert replayed.digest == central.desk.office.ledger.digest
     assert replayed.books(campaign_id).total == central.desk.office.ledger.books(campaign_id).total
+
+
+def test_a_cycle_does_not_wait_for_an_agent_without_samples_of_it(central, sites):
+    campaign_id, campaign = central.create()
+    agents, _ = sites
+    idle = central.enroll("north", "agent", "idle")
+    central.tick_until(in_phase("waiting", 1))
+    idle.models.ListCampaigns(model_pb2.ListCampaignsRequest())
+    for agent in agents:
+        install_and_offer(agent, campaign_id, campaign, 1)
+    status = central.tick_until(lambda s: "2 of 3" in campaign_status(s)["because"])
+    assert campaign_status(status)["phase"] == "waiting"
+    central.clock.offset += central.config.join_grace_seconds + 1
+    central.tick_until(in_phase("labeling", 1))
+
+
+def test_a_cycle_waits_for_an_agent_that_asked_for_the_model(central, sites):
+    campaign_id, campaign = central.create()
+    agents, _ = sites
+    slow = central.enroll("north", "agent", "slow")
+    central.tick_until(in_phase("waiting", 1))
+    slow.models.ListCampaigns(model_pb2.ListCampaignsRequest())
+    slow.models.GetModelVersion(model_pb2.GetModelVersionRequest(campaign_id=campaign_id))
+    for agent in agents:
+        install_and_offer(agent, campaign_id, campaign, 1)
+    central.clock.offset += central.config.join_grace_seconds + 1
+    status = central.tick_until(lambda s: "2 of 3" in campaign_status(s)["because"])
+    assert campaign_status(status)["phase"] == "waiting"
+    central.clock.offset += campaign.pool_timeout_seconds
+    central.tick_until(in_phase("labeling", 1))
+
+
+@pytest.mark.postgres
+def test_a_campaign_runs_on_postgresql_as_on_sqlite(runner, config, fresh_postgres_url):
+    central = runner.start(config.model_copy(update={"database_url": fresh_postgres_url}))
+    agents = [central.enroll(site) for site in ("north", "south")]
+    portals = [central.enroll(site, "portal") for site in ("north", "south")]
+    campaign_id, campaign = central.create(cycles=1)
+    run_cycle(central, (agents, portals), campaign_id, campaign, cycle=1)
+    status = central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
+    assert campaign_status(status)["ledger"]["spent"] == 10
+    assert central.ask(verify)[0] == []
