@@ -21,6 +21,8 @@ from model_bundle.features import FeatureSpec, extract
 
 PATTERN_BYTES_MIN = 8
 """Shorter patterns would be found by chance."""
+_PART = 11
+"""Bytes of a secret that was cut to fit somewhere."""
 
 
 def encodings_of(value: str) -> Iterator[tuple[str, bytes]]:
@@ -52,6 +54,9 @@ def patterns_of(value: str) -> dict[bytes, str]:
 
 def _characters(value: str) -> Iterator[tuple[str, bytes]]:
     yield "utf-8", value.encode()
+    if len(value.encode()) >= 2 * _PART:
+        yield "first bytes", value.encode()[:_PART]
+        yield "last bytes", value.encode()[-_PART:]
     for codec in ("utf-16-le", "utf-16-be", "utf-32-le", "latin-1", "cp1251", "shift-jis"):
         try:
             yield codec, value.encode(codec)

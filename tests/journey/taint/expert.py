@@ -58,8 +58,8 @@ class Expert:
         return [
             self._post("/api/annotations", {"item_id": note, "class_index": note}).status_code,
             self._post("/api/annotations", {"note": note * 1000}).status_code,
-            self._client.get("/api/queue", params={"campaign": note}).status_code,
-            self._client.get(f"/{note}").status_code,
+            self._post("/api/flags", {"item_id": "00" * 16, "reason_code": note}).status_code,
+            self._post("/api/skips", {note: note}).status_code,
             self._client.post("/api/annotations", content=note.encode()).status_code,
         ]
 

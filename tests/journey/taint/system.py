@@ -54,11 +54,12 @@ class FederationUnderTest:
     Args:
         folder: Gets `central/`, `sites/`, `logs/` and `records/`; keep its path short.
         planted: What each site holds; its samples must lie in `sites/<name>/samples`.
-        leaks: Names of planted leaks to switch on; none for the real system.
+        patches: Faults and leaks to switch on, by name, each with its secret; none for the real
+            system.
     """
 
     def __init__(
-        self, folder: Path, planted: Mapping[str, Planted], leaks: tuple[str, ...] = ()
+        self, folder: Path, planted: Mapping[str, Planted], patches: Mapping[str, str] | None = None
     ) -> None:
         self.folder, self.central = folder, folder / "central"
         self.records, self.logs = folder / "records", folder / "logs"
@@ -76,13 +77,15 @@ class FederationUnderTest:
             "PYTHONPATH": str(INJECTED),
             "PYTHONFAULTHANDLER": "1",
             "GRPC_VERBOSITY": "DEBUG",
-            "PERIMETER_TAINT_DEBUG": "1",
-            "PERIMETER_TAINT_LEAKS": ",".join(leaks),
-            "PERIMETER_TAINT_OUTSIDE": str(folder / "outside"),
+            "PERIMETER_TAINT_CALLS": str(folder / "calls"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "HF_HUB_OFFLINE": "1",
         }
+        if patches:
+            described = folder / "patches.json"
+            described.parent.mkdir(parents=True, exist_ok=True)
+            described.write_text(json.dumps(patches))
+            self._environment["PERIMETER_TAINT_PATCHES"] = str(described)
 
     # --- starting ---
 
@@ -295,6 +298,13 @@ class FederationUnderTest:
         """The ends of all logs."""
         logs = sorted(self.folder.rglob("*.log"))
         return "\n".join(f"== {log.relative_to(self.folder)}\n{log_tail(log)}" for log in logs)
+
+    def revive(self) -> list[str]:
+        """Starts ended processes again, as a service manager would; returns their names."""
+        ended = [name for name in self.supervisor.names if not self.supervisor.alive(name)]
+        for name in ended:
+            self.supervisor.restart(name)
+        return ended
 
     def central_processes(self) -> list[int]:
         """Process ids of the centre."""

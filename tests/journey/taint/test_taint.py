@@ -1,0 +1,336 @@
+"""Two hundred secrets go through a whole federation, and none of them leaves a site.
+
+The first run is the real system, with retries, crashes, failing code, a stranger's certificate and
+debug logging. The second run is the same system with fifteen planted leaks, each of which the same
+search must find: without that, the silence of the first run would say nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from cryptography import x509
+
+from tests.journey.taint.capture import KeyPair, issue_server_pair
+from tests.journey.taint.expert import Expert
+from tests.journey.taint.markers import Marker, Place, make_markers
+from tests.journey.taint.planting import plant
+from tests.journey.taint.search import Search
+from tests.journey.taint.system import CAMPAIGN, PASSWORD, SITES, FederationUnderTest
+
+pytestmark = [pytest.mark.journey, pytest.mark.federation, pytest.mark.timeout(900)]
+MARKERS = make_markers(7)
+BY_NAME = {marker.name: marker for marker in MARKERS}
+RUN_SECONDS = 300
+
+FAULTS = {
+    "fault: scoring fails": "token-40",
+    "fault: training fails": "token-41",
+    "fault: client app fails": "token-42",
+    "fault: labeling fails": "token-43",
+}
+LEAKS = {
+    "leak: call metadata": ("token-00", "agent"),
+    "leak: unknown field": ("token-01", "agent"),
+    "leak: digest as candidate id": ("token-02", "agent"),
+    "leak: text as candidate id": ("token-03", "agent"),
+    "leak: file name as request id": ("file-00", "agent"),
+    "leak: name lookup": ("column-00", ".calls"),
+    "leak: user name as request id": ("user-00", "portal"),
+    "leak: packed note in metadata": ("note-00", "portal"),
+    "leak: config record": ("token-04", "fleet"),
+    "leak: array record": ("person-00", "fleet"),
+    "leak: log line": ("token-05", "logs"),
+    "leak: crash dump": ("token-06", "core.4711"),
+    "leak: deleted row": ("token-07", "debug.db"),
+    "leak: metric label": ("file-01", "metrics"),
+    "leak: model remark": ("token-08", "bundle"),
+}
+
+
+@dataclass
+class Finished:
+    """What a run left behind."""
+
+    federation: FederationUnderTest
+    outside: Search
+    labeled_count: int
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.federation.folder
+
+
+def told(search: Search, allowed: Callable[[Marker], bool] = lambda _: False) -> list[str]:
+    """Hits in short lines, without those that are allowed."""
+    return [
+        f"{hit.marker} as {hit.encoding} in {hit.place} at {hit.offset}"
+        for hit in search.report.hits
+        if not (hit.marker in BY_NAME and allowed(BY_NAME[hit.marker]))
+    ]
+
+
+def new_search(contents: tuple[str, ...] = ()) -> Search:
+    return Search(MARKERS, [(f"sample-{n}", text.encode()) for n, text in enumerate(contents)])
+
+
+def page(federation: FederationUnderTest, name: str) -> bytes:
+    address = f"http://127.0.0.1:{federation.metrics}/{name}"
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return answer.read()
+
+
+def search_outside(federation: FederationUnderTest, pages: Mapping[str, bytes]) -> Search:
+    """Everything that left: all wires, all of the centre, its pages and its processes."""
+    contents = [text for site in federation.sites.values() for text in site.planted.contents]
+    search = new_search(tuple(contents))
+    for name, content in pages.items():
+        search.bytes_of(name, content)
+    for record in sorted(federation.records.iterdir()):
+        search.stream(record.name, record.read_bytes())
+    search.folder(federation.central)
+    for calls in sorted((federation.folder / "calls").glob("*.calls")):
+        search.file(calls)
+    return search
+
+
+def process_pages(federation: FederationUnderTest) -> dict[str, bytes]:
+    """Command lines and environments of the centre's processes, without the test's own setting."""
+    found = {}
+    for pid in federation.central_processes():
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):
+                found[f"process {pid} {name}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+    return found
+
+
+class Run:
+    """Drives experts and disturbances until enough models were made."""
+
+    def __init__(self, federation: FederationUnderTest) -> None:
+        self.federation = federation
+        self.labeled_count = 0
+        self.events: list[str] = []
+        self._experts = [
+            Expert(site.web, name, PASSWORD, site.planted.notes)
+            for site in federation.sites.values()
+            for name in site.planted.user_names[:2]
+        ]
+
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + RUN_SECONDS
+        while not holds():
+            revived = self.federation.revive()
+            self.events += [f"revived {name}" for name in revived]
+            for expert in self._experts:
+                with contextlib.suppress(httpx.HTTPError):
+                    self.labeled_count += expert.label(CAMPAIGN)
+            assert time.monotonic() < end, f"{what} took too long\n{self.federation.log_ends()}"
+            time.sleep(0.5)
+
+    def misbehave(self) -> None:
+        for expert in self._experts:
+            codes = expert.misbehave()
+            assert all(400 <= code < 500 for code in codes), codes
+
+
+@contextlib.contextmanager
+def running(patches: Mapping[str, str]) -> Iterator[FederationUnderTest]:
+    with tempfile.TemporaryDirectory(prefix="pt-", dir="/tmp") as name:
+        folder = Path(name)
+        planted = {
+            site: plant(number, MARKERS, folder / "sites" / site / "samples")
+            for number, site in enumerate(SITES)
+        }
+        federation = FederationUnderTest(folder, planted, patches)
+        try:
+            federation.start()
+            yield federation
+        finally:
+            federation.stop()
+
+
+def stranger_is_refused(federation: FederationUnderTest) -> bool:
+    """A certificate of another authority, with a secret in the call."""
+    other = federation.folder / "other"
+    make_authority(other)
+    pair = issue_server_pair(KeyPair(other / "ca.pem", other / "ca.key"), other)
+    identity = federation.central / "state" / "identity"
+    credentials = grpc.ssl_channel_credentials(
+        (identity / "ca.pem").read_bytes(), pair.key.read_bytes(), pair.certificate.read_bytes()
+    )
+    secret = BY_NAME["token-44"].value.encode()
+    with grpc.secure_channel(f"127.0.0.1:{federation.main}", credentials) as channel:
+        try:
+            channel.unary_unary("/perimeter.v1.GrantService/ListGrants")(secret, timeout=5)
+        except grpc.RpcError:
+            return True
+    return False
+
+
+def make_authority(folder: Path) -> None:
+    """An authority that nobody trusts."""
+    import datetime
+
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder.mkdir()
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stranger")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
+    builder = builder.public_key(key.public_key()).serial_number(7)
+    builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
+    builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    (folder / "ca.pem").write_bytes(
+        builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    )
+    (folder / "ca.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+def kill_and_restart(run: Run, name: str) -> None:
+    run.federation.supervisor.kill(name)
+    time.sleep(1)
+    run.federation.supervisor.restart(name)
+    run.events.append(f"killed {name}")
+
+
+@pytest.fixture(scope="module")
+def real_run() -> Iterator[Finished]:
+    """The real system, disturbed in every way that this test knows."""
+    faults = {name: BY_NAME[marker].value for name, marker in FAULTS.items()}
+    with running(faults) as federation:
+        run = Run(federation)
+        assert stranger_is_refused(federation)
+        run.until(lambda: run.labeled_count >= 6, "labeling")
+        run.misbehave()
+        agent = federation.sites["clinic-a"].relays["agent"]
+        agent.cut()
+        kill_and_restart(run, "clinic-b-agent")
+        time.sleep(2)
+        agent.mend()
+        kill_and_restart(run, "coordinator")
+        run.until(lambda: federation.versions() >= 2, "the first training")
+        kill_and_restart(run, "clinic-a-portal")
+        federation.sites["clinic-b"].relays["fleet"].cut()
+        time.sleep(2)
+        federation.sites["clinic-b"].relays["fleet"].mend()
+        run.until(lambda: federation.versions() >= 3, "the second training")
+        pages = {name: page(federation, name) for name in ("metrics", "status")}
+        outside = search_outside(federation, pages | process_pages(federation))
+        yield Finished(federation, outside, run.labeled_count, run.events)
+
+
+def test_the_federation_worked_and_every_wire_was_heard(real_run: Finished) -> None:
+    assert real_run.labeled_count >= 24, real_run.events
+    recorded = {path.name.split("-0")[0] for path in real_run.federation.records.iterdir()}
+    assert recorded >= {f"{s}-{w}" for s in SITES for w in ("agent", "portal", "fleet", "enroll")}
+    report = real_run.outside.report
+    assert report.byte_count > 10_000_000
+    done = {path.stem for path in (real_run.folder / "calls").glob("*.done")}
+    assert done >= {"fault-scoring", "fault-training", "fault-client-app", "fault-labeling"}
+    print(
+        f"\n{len(MARKERS)} secrets, {len(real_run.outside.matcher)} patterns, "
+        f"{report.byte_count / 1e6:.0f} MB in {report.place_count} places, "
+        f"{len(report.hits)} hits; {real_run.labeled_count} labels; {real_run.events}"
+    )
+
+
+def test_the_secrets_are_where_they_were_planted(real_run: Finished) -> None:
+    search = new_search()
+    search.folder(real_run.folder / "sites" / "clinic-a" / "samples")
+    search.folder(real_run.folder / "sites" / "clinic-b" / "samples")
+    places = (Place.TEXT, Place.FILE_NAME, Place.COLUMN)
+    assert search.report.markers() >= {m.name for m in MARKERS if m.place in places}
+
+
+def test_no_secret_left_a_site_in_any_encoding(real_run: Finished) -> None:
+    assert told(real_run.outside) == []
+
+
+def test_no_log_of_a_site_holds_a_secret_that_no_failing_code_shouted(real_run: Finished) -> None:
+    search = new_search()
+    for pattern in ("logs/*", "node/**/*"):
+        for path in (real_run.folder / "sites").glob(f"*/{pattern}"):
+            if path.is_file():
+                search.file(path)
+    assert search.report.byte_count > 10_000
+    assert told(search, lambda marker: marker.name in FAULTS.values()) == []
+
+
+def test_a_stolen_disk_of_agent_or_portal_shows_no_sample_and_no_note(real_run: Finished) -> None:
+    search = new_search()
+    for site in SITES:
+        search.folder(real_run.folder / "sites" / site / "agent")
+        search.folder(real_run.folder / "sites" / site / "portal")
+    assert search.report.byte_count > 1_000_000
+    assert told(search, lambda marker: marker.place is Place.USER_NAME) == []
+
+
+def test_python_code_of_every_process_called_loopback_only(real_run: Finished) -> None:
+    calls = [
+        line
+        for path in (real_run.folder / "calls").glob("*.calls")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(calls) > 100
+    near = ("'127.0.0.1'", "'localhost'", "'::1'", ".sock", "'/")
+    assert [line for line in calls if not any(name in line for name in near)] == []
+
+
+def test_the_devices_own_ledger_of_what_left_is_whole(real_run: Finished) -> None:
+    for site in SITES:
+        config = real_run.folder / "sites" / site / "agent.toml"
+        command = [sys.executable, "-m", "edge_agent", "egress", "verify", "--config", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def leaking_run() -> Iterator[Finished]:
+    """The same system with fifteen mistakes in it."""
+    leaks = {name: BY_NAME[marker].value for name, (marker, _) in LEAKS.items()}
+    with running(leaks) as federation:
+        run = Run(federation)
+        run.until(lambda: federation.versions() >= 2, "a training with leaks")
+        time.sleep(3)
+        pages = {name: page(federation, name) for name in ("metrics", "status")}
+        yield Finished(federation, search_outside(federation, pages), run.labeled_count, run.events)
+
+
+@pytest.mark.parametrize("leak", sorted(LEAKS))
+def test_a_planted_leak_is_found(leaking_run: Finished, leak: str) -> None:
+    marker, place = LEAKS[leak]
+    hits = [hit for hit in leaking_run.outside.report.hits if hit.marker == marker]
+    assert any(place in hit.place for hit in hits), (leak, hits)
+
+
+def test_a_planted_leak_names_only_what_it_leaked(leaking_run: Finished) -> None:
+    assert leaking_run.outside.report.markers() == {marker for marker, _ in LEAKS.values()}
+
+
+def test_markers_of_faults_and_leaks_exist() -> None:
+    named: list[Marker] = [BY_NAME[name] for name in FAULTS.values()]
+    named += [BY_NAME[name] for name, _ in LEAKS.values()]
+    assert len(set(named)) == len(FAULTS) + len(LEAKS)
+    assert len(LEAKS) == 15
