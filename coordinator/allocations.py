@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from coordinator.core.campaign import Campaign
 from coordinator.core.entries import GrantReason, GrantTerms
 from coordinator.core.ledger import Ledger
 from coordinator.core.records import AllocationRecord, SiteReportRecord
+from coordinator.explore_labels import frame_json, measured_trust
 from coordinator.office import Office
 from coordinator.pools import Offer, assemble, live_segments
 from coordinator.registry import agents_of
@@ -68,6 +69,9 @@ def decide_allocation(
     segments = live_segments(heads, agents_of(office, campaign))
     grants = office.ledger.grants(campaign_id)
     offer = assemble(office.store, campaign, segments, grants=grants)
+    trust = measured_trust(office, campaign, campaign_id)
+    progress = replace(offer.pool.progress, site_trust=trust)
+    offer = replace(offer, pool=replace(offer.pool, progress=progress))
     budget = budget_of(office, campaign, campaign_id, labels)
     policy = policy_of(campaign)
     seed = office.entropy(SEED_BYTES)
@@ -78,6 +82,7 @@ def decide_allocation(
         seed=seed,
         segment_ids_json=json.dumps([head.segment_id for head in segments]),
         ledger_sequence=office.ledger.sequence,
+        frame_json=frame_json(made.frame),
         inputs_json=json.dumps([_lists(offer.pool.progress), _lists(budget)]),
         inputs_digest=digest_inputs(offer.pool, budget, policy),
         picks_digest=made.digest(),

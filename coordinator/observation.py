@@ -179,6 +179,8 @@ def _result(result: CycleResultRecord) -> dict[str, Any]:
         "macro_f1": None if result.macro_f1 < 0 else result.macro_f1,
         "model_version": result.model_version,
         "seconds": result.seconds,
+        "live_accuracy": None if result.live_accuracy < 0 else result.live_accuracy,
+        "live_interval": None if result.live_low < 0 else [result.live_low, result.live_high],
     }
 
 

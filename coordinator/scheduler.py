@@ -15,6 +15,7 @@ from coordinator.core.campaign import Campaign, CampaignState
 from coordinator.core.cycle import CycleState, Facts, Phase, Step, StepKind, decide
 from coordinator.core.entries import Funded
 from coordinator.core.records import (
+    AllocationRecord,
     CampaignRecord,
     CycleRecord,
     CycleResultRecord,
@@ -26,6 +27,7 @@ from coordinator.core.records import (
 )
 from coordinator.core.refusals import Refusal
 from coordinator.core.training import FINAL_TRAINING_STATES, TrainingState
+from coordinator.explore_labels import live_accuracy
 from coordinator.office import Office
 from coordinator.pools import live_segments
 from coordinator.registry import (
@@ -280,6 +282,8 @@ def _result(office: Office, case: Case, *, spent: int, seconds: int) -> CycleRes
     earlier = office.store.find(CycleResultRecord, campaign_id=case.campaign_id)
     accuracy = evaluation.accuracy if evaluation else None
     macro_f1 = evaluation.macro_f1 if evaluation else None
+    made = office.store.get(AllocationRecord, case.campaign_id, case.state.cycle)
+    live = live_accuracy(office, case.campaign, made) if made else None
     return CycleResultRecord(
         campaign_id=case.campaign_id,
         cycle=case.state.cycle,
@@ -289,6 +293,9 @@ def _result(office: Office, case: Case, *, spent: int, seconds: int) -> CycleRes
         macro_f1=-1.0 if macro_f1 is None else float(macro_f1),
         model_version=version.version if version else 0,
         seconds=seconds,
+        live_accuracy=min(1.0, max(0.0, live.value)) if live else -1.0,
+        live_low=live.low if live else -1.0,
+        live_high=live.high if live else -1.0,
     )
 
 

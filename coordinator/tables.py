@@ -86,6 +86,9 @@ class CycleResultRow(_Row, table=True):
     macro_f1: float
     model_version: int
     seconds: int
+    live_accuracy: float
+    live_low: float
+    live_high: float
 
 
 class TrainingRunRow(_Row, table=True):
@@ -237,6 +240,7 @@ class AllocationRow(_Row, table=True):
     segment_ids_json: str
     ledger_sequence: int = Field(sa_type=BigInteger)
     inputs_json: str
+    frame_json: str
     inputs_digest: str
     picks_digest: str
     pick_count: int

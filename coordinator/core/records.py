@@ -56,7 +56,9 @@ class CycleRecord:
 class CycleResultRecord:
     """What one finished cycle brought; -1 where nothing was measured.
 
-    `labels` were settled in this cycle, `budget_spent` counts all cycles so far.
+    `labels` were settled in this cycle, `budget_spent` counts all cycles so far. `accuracy` and
+    `macro_f1` are those of `model_version` on the sites' held-out sets; `live_accuracy` with its
+    interval is that of the version that scored the cycle's pool, estimated from explore labels.
     """
 
     KEY: ClassVar[tuple[str, ...]] = ("campaign_id", "cycle")
@@ -68,6 +70,9 @@ class CycleResultRecord:
     macro_f1: float
     model_version: int
     seconds: int
+    live_accuracy: float = -1.0
+    live_low: float = -1.0
+    live_high: float = -1.0
 
 
 @dataclass(frozen=True)
@@ -233,6 +238,7 @@ class AllocationRecord:
     segment_ids_json: str
     ledger_sequence: int
     inputs_json: str
+    frame_json: str
     inputs_digest: str
     picks_digest: str
     pick_count: int

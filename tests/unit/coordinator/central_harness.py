@@ -258,7 +258,7 @@ def reason_of(error: grpc.RpcError) -> str:
     return dict(error.trailing_metadata() or ()).get("perimeter-reason", "")
 
 
-def install_and_offer(machine, campaign_id, campaign, version, rows=12, seed=None):
+def install_and_offer(machine, campaign_id, campaign, version, rows=12, seed=None, **columns):
     """What an agent does with a new version: report it, score its pool, say that it is done."""
     report = model_pb2.ReportInstallRequest(
         request_id=uuid.uuid4().bytes,
@@ -276,6 +276,7 @@ def install_and_offer(machine, campaign_id, campaign, version, rows=12, seed=Non
         model_version=version,
         replaces_older_versions=True,
         seed=seed,
+        **columns,
     )
     machine.send(batch)
     machine.candidates.ReportPool(
@@ -294,12 +295,12 @@ def open_grants(machine):
     return list(machine.grants.ListGrants(grant_pb2.ListGrantsRequest(page_size=1000)).grants)
 
 
-def report(machine, grants, state=grant_pb2.OUTCOME_STATE_LABELED, request_id=None):
+def report(machine, grants, state=grant_pb2.OUTCOME_STATE_LABELED, request_id=None, class_index=0):
     outcomes = [
         grant_pb2.Outcome(
             grant_id=grant.grant_id,
             state=state,
-            class_index_plus_one=1 if state == grant_pb2.OUTCOME_STATE_LABELED else 0,
+            class_index_plus_one=class_index + 1 if state == grant_pb2.OUTCOME_STATE_LABELED else 0,
         )
         for grant in grants
     ]

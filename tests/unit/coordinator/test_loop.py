@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from perimeter.v1 import grant_pb2, model_pb2
 
 from coordinator.core.entries import GrantReason, GrantTerms, grant_message
+from coordinator.explore_labels import measured_trust
 from coordinator.office import load_ledger
 from coordinator.store import open_store
 from coordinator.verification import verify
@@ -288,3 +289,33 @@ def test_a_campaign_runs_on_postgresql_as_on_sqlite(runner, config, fresh_postgr
     status = central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
     assert campaign_status(status)["ledger"]["spent"] == 10
     assert central.ask(verify)[0] == []
+
+
+def test_explore_labels_tell_the_live_accuracy_of_the_model_in_use(central, sites):
+    campaign_id, campaign = central.create(explore_ratio=0.5, cycles=1)
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    status = central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
+    (row,) = campaign_status(status)["history"]
+    assert 0 <= row["live_accuracy"] <= 1
+    low, high = row["live_interval"]
+    assert low <= row["live_accuracy"] <= high
+
+
+def test_a_site_that_claims_doubt_and_is_always_right_loses_trust(central, sites):
+    campaign_id, campaign = central.create(
+        explore_ratio=1.0, cycles=1, budget_labels=40, cycle_budget_labels=40
+    )
+    agents, portals = sites
+    central.tick_until(in_phase("waiting", 1))
+    # North claims to be right half the time; south claims to know nothing. Both predict class 0.
+    for number, claim in enumerate((32, 0)):
+        columns = {"top_probabilities": bytes([claim]) * 40, "predicted_classes": bytes(80)}
+        install_and_offer(agents[number], campaign_id, campaign, 1, rows=40, seed=number, **columns)
+    central.tick_until(in_phase("labeling", 1))
+    north, south = (open_grants(agent) for agent in agents)
+    report(portals[0], north[::2], class_index=1)
+    report(portals[0], north[1::2], class_index=0)
+    report(portals[1], south, class_index=0)
+    trust = central.ask(lambda office: measured_trust(office, campaign, campaign_id))
+    assert trust[0] > 0.9
+    assert trust[1] < 0.5
