@@ -79,12 +79,11 @@ class Learner:
         )
 
     def local(self) -> LocalSettings:
-        """Local training as configured; sums over single labels are allowed in a simulation."""
+        """Local training as configured."""
         return LocalSettings(
             local_epochs=self.config.local_epochs,
             batch_size=self.config.batch_size,
             learning_rate=self.config.learning_rate,
-            group_count_min=1,
         )
 
     def plan(self) -> RunPlan:

@@ -1,0 +1,129 @@
+"""The plan: how many labels, which policy, what it costs, when to stop; on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulations.config import SimulationConfig
+from simulations.summary import area
+from simulations.sweep import Finished
+
+Reals = NDArray[np.float64]
+PLATEAU_POINTS = 0.01
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Advice for a rollout.
+
+    Attributes:
+        strategy: the policy to use.
+        labels: labels to plan for.
+        accuracy: expected accuracy at that point.
+        low: lowest accuracy over the seeds at that point.
+        expert_hours: hours of deciding.
+        money: their price.
+        reference_labels: labels that random choice needs for the same accuracy, None beyond its
+            curve.
+        stop: when to stop, a sentence.
+    """
+
+    strategy: str
+    labels: int
+    accuracy: float
+    low: float
+    expert_hours: float
+    money: float
+    reference_labels: int | None
+    stop: str
+
+
+def make_plan(config: SimulationConfig, runs: Sequence[Finished], target: float | None) -> Plan:
+    """Plans a rollout from simulated runs.
+
+    Args:
+        config: gives the experts' speed and price.
+        runs: finished runs.
+        target: accuracy to reach; None plans up to the plateau.
+    """
+    names = list(dict.fromkeys(run.strategy for run in runs))
+    best = max(names, key=lambda name: _mean_area(runs, name))
+    labels, accuracy, low = _mean_curve(runs, best)
+    place = _enough(accuracy, target)
+    random = next((n for n in ("random", "random-site") if n in names), None)
+    hours = labels[place] * config.expert.seconds / 3600
+    return Plan(
+        strategy=best,
+        labels=round(float(labels[place])),
+        accuracy=float(accuracy[place]),
+        low=float(low[place]),
+        expert_hours=float(hours),
+        money=float(hours * config.expert.hourly_price),
+        reference_labels=_reference(runs, random, float(accuracy[place])),
+        stop=_stop_sentence(accuracy, labels, place, target),
+    )
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as lines for a terminal."""
+    random = (
+        f"{plan.reference_labels} labels by random choice"
+        if plan.reference_labels is not None
+        else "random choice does not get there within the simulated budget"
+    )
+    return "\n".join(
+        [
+            f"Policy            {plan.strategy}",
+            f"Labels            {plan.labels}",
+            f"Expected accuracy {plan.accuracy:.3f} (worst seed {plan.low:.3f})",
+            f"Same by random    {random}",
+            f"Expert time       {plan.expert_hours:.1f} hours, {plan.money:.0f} in money",
+            f"When to stop      {plan.stop}",
+        ]
+    )
+
+
+def _mean_area(runs: Sequence[Finished], name: str) -> float:
+    return float(np.mean([area(run, "macro_f1") for run in runs if run.strategy == name]))
+
+
+def _mean_curve(runs: Sequence[Finished], name: str) -> tuple[Reals, Reals, Reals]:
+    found = [run for run in runs if run.strategy == name]
+    labels = np.array([[p["labels"] for p in run.curve] for run in found], dtype=np.float64)
+    accuracy = np.array([[p["accuracy"] for p in run.curve] for run in found], dtype=np.float64)
+    return labels.mean(axis=0), accuracy.mean(axis=0), accuracy.min(axis=0)
+
+
+def _enough(accuracy: Reals, target: float | None) -> int:
+    if target is not None:
+        reached = np.flatnonzero(accuracy >= target)
+        return int(reached[0]) if len(reached) else len(accuracy) - 1
+    for place in range(len(accuracy) - 1):
+        if accuracy[place + 1 :].max() - accuracy[place] < PLATEAU_POINTS:
+            return place
+    return len(accuracy) - 1
+
+
+def _reference(runs: Sequence[Finished], random: str | None, target: float) -> int | None:
+    if random is None:
+        return None
+    labels, accuracy, _ = _mean_curve(runs, random)
+    reached = np.flatnonzero(accuracy >= target)
+    return round(float(labels[reached[0]])) if len(reached) else None
+
+
+def _stop_sentence(
+    accuracy: Reals,
+    labels: Reals,
+    place: int,
+    target: float | None,
+) -> str:
+    if target is not None and accuracy[place] < target:
+        return f"the target {target:.3f} is not reached with {labels[-1]:.0f} labels; plan for more"
+    if place == len(accuracy) - 1:
+        return "the curve still rises at the end; simulate a larger budget before stopping"
+    return f"after cycle {place}; later cycles gain less than {PLATEAU_POINTS:.2f} accuracy"

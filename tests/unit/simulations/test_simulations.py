@@ -1,0 +1,260 @@
+"""Simulations are deterministic, resumable, honest about bad input, and use production code."""
+
+import dataclasses
+import doctest
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federation.central import start_state
+from federation.dataset import SiteData
+from federation.in_process import desk_for, transport_for
+from federation.requests import request_of
+from federation.round_loop import run_rounds
+from simulations import __main__ as command
+from simulations.config import ConfigInvalid, config_of, read_config
+from simulations.datasets import load_dataset
+from simulations.engine import Run
+from simulations.errors import DataInvalid
+from simulations.learner import make_learner
+from simulations.partition import balanced_dirichlet, long_tail, make_partition
+from simulations.strategies import find_strategy
+from simulations.summary import labels_to_reach, paired_test, summarise
+from simulations.sweep import Finished
+from simulations.world import make_world
+
+SCENARIOS = Path(command.__file__).parent / "scenarios"
+SMALL = {
+    "data": {"path": "builtin:digits", "kind": "image", "rows": 240, "width": 16},
+    "federation": {"sites": 3, "alpha": 0.5},
+    "budget": {"initial": 15, "per_cycle": 12, "cycles": 2},
+    "training": {"rounds": 3, "cell_count": 8, "hidden_width": 16, "embedding_width": 8},
+    "simulation": {"strategies": ["random", "perimeter"], "seeds": 1, "processes": 1},
+}
+
+
+def small(**sections):
+    return config_of({**SMALL, **{k: {**SMALL.get(k, {}), **v} for k, v in sections.items()}})
+
+
+def play(config, name, seed=0):
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, seed)
+    learner = make_learner(dataset, config.training, seed)
+    run = Run(config, dataset, world, learner)
+    return run.play(find_strategy(name), run.start_model())[0]
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.toml")), ids=lambda p: p.stem)
+def test_every_scenario_file_is_valid(path):
+    config = read_config(path)
+    for name in config.simulation.strategies:
+        find_strategy(name)
+    assert "perimeter" in config.simulation.strategies
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"budget": {"per_week": 3}}, "per_week"),
+        ({"bugdet": {}}, "bugdet"),
+        ({"federation": {"partition": "magic"}}, "partition"),
+        ({"budget": {"cycles": "two"}}, "cycles"),
+        ({"simulation": {"seeds": 0}}, "seeds"),
+    ],
+)
+def test_a_wrong_key_is_refused_by_name(change, words):
+    with pytest.raises(ConfigInvalid, match=words):
+        config_of({**SMALL, **change})
+
+
+def test_a_missing_file_and_an_unknown_strategy_end_the_command_with_a_sentence(tmp_path, capsys):
+    assert command.main(["run", str(tmp_path / "no.toml"), "--out", str(tmp_path)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    path = tmp_path / "c.toml"
+    path.write_text(
+        '[data]\npath = "builtin:digits"\nkind = "image"\n[simulation]\nstrategies = ["magic"]\n'
+    )
+    assert command.main(["run", str(path), "--out", str(tmp_path / "o")]) == 2
+    assert "magic" in capsys.readouterr().err
+
+
+def test_sites_of_a_balanced_partition_have_equal_size_and_skewed_classes():
+    classes = np.random.default_rng(0).integers(0, 10, 2000)
+    skewed = balanced_dirichlet(classes, 10, 0.1, np.random.default_rng(1))
+    even = balanced_dirichlet(classes, 10, 100.0, np.random.default_rng(1))
+    assert set(np.bincount(skewed).tolist()) == {200}
+
+    def largest_share(sites):
+        tables = [np.bincount(classes[sites == s], minlength=10) for s in range(10)]
+        return np.mean([table.max() / table.sum() for table in tables])
+
+    assert largest_share(skewed) > 0.4 > 0.2 > largest_share(even)
+
+
+def test_a_long_tail_has_the_asked_ratio():
+    classes = np.repeat(np.arange(10), 300)
+    counts = np.bincount(classes[long_tail(classes, 20.0, np.random.default_rng(0))])
+    assert counts.max() == 300
+    assert counts.min() == 15
+
+
+def test_cloned_sites_hold_the_same_samples_and_a_rare_class_stays_at_one_site():
+    classes = np.repeat(np.arange(4), 50)
+    groups = np.full(200, -1)
+    config = small(federation={"sites": 5, "clones": 3}).federation
+    rows, sites = make_partition(classes, groups, config, np.random.default_rng(0))
+    assert sorted(rows[sites == 0]) == sorted(rows[sites == 1]) == sorted(rows[sites == 2])
+    config = small(federation={"sites": 5, "rho": 5.0, "rare_class_site": True}).federation
+    rows, sites = make_partition(classes, groups, config, np.random.default_rng(0))
+    rarest = np.bincount(classes[rows]).argmin()
+    assert set(sites[classes[rows] == rarest].tolist()) == {0}
+
+
+def test_a_column_partition_without_sites_is_refused():
+    config = small(federation={"partition": "column"})
+    dataset = load_dataset(config.data)
+    with pytest.raises(DataInvalid, match="site"):
+        make_world(config, dataset, 0)
+
+
+def test_the_same_seed_gives_the_same_curve_and_another_does_not():
+    config = small()
+    assert play(config, "perimeter") == play(config, "perimeter")
+    assert play(config, "perimeter") != play(config, "perimeter", seed=1)
+
+
+def test_labels_and_costs_follow_the_budget():
+    config = small(budget={"site_cost_bands": [0, 3]})
+    for name in ("random", "perimeter"):
+        curve = play(config, name)
+        assert [point.cycle for point in curve] == [0, 1, 2]
+        assert curve[0].labels == 15
+        assert 12 <= curve[-1].cost <= 24
+        assert sum(curve[-1].class_labels) == sum(curve[-1].site_labels) == curve[-1].labels
+
+
+def test_experts_who_cannot_tell_give_no_label_and_a_site_that_left_gets_no_budget():
+    unsure = play(small(expert={"abstain_ratio": 0.5}), "random")
+    assert unsure[-1].labels < 15 + 24
+    gone = play(small(scenario={"drop_out_site": 1, "drop_out_cycle": 1}), "perimeter")
+    assert gone[-1].site_labels[1] == gone[0].site_labels[1]
+
+
+def test_the_fast_trainer_gives_the_model_of_the_deployed_message_path(tmp_path):
+    config = small()
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, 0)
+    learner = make_learner(dataset, config.training, 0)
+    run = Run(config, dataset, world, learner)
+    labels = np.where(np.isin(np.arange(len(world)), world.start), world.truth, -1)
+    sites = run.examples(labels)
+    fast = learner.train(learner.initial(), sites)
+    plan = dataclasses.replace(learner.plan(), label_counts={n: len(e) for n, e in sites.items()})
+    handles = {
+        name: desk_for(SiteData(found, learner.empty())).handle for name, found in sites.items()
+    }
+    first = learner.initial()
+    state = dataclasses.replace(_start(tmp_path, learner), arrays=first.arrays)
+    deployed = run_rounds(plan, transport_for(handles), state, lambda following, _: following)
+    for name, array in deployed.arrays.items():
+        assert np.allclose(array, fast.arrays[name], atol=1e-5), name
+
+
+def _start(folder, learner):
+    values = {
+        "campaign_id": "00" * 16,
+        "run": 1,
+        "version": 2,
+        "family": learner.spec.family,
+        "label_schema": {"classes": [str(c) for c in range(10)], "version": 1},
+        "features": learner.spec.features.to_mapping(),
+        "seed": 0,
+        "created_at": 1,
+        "expires_at": 2,
+        "release_key": "none.pem",
+        "network": {
+            "hidden_width": learner.spec.hidden_width,
+            "embedding_width": learner.spec.embedding_width,
+            "encoder_width": learner.spec.encoder_width,
+        },
+    }
+    return start_state(request_of(values, folder))
+
+
+def test_a_run_writes_results_and_a_page_and_resumes_without_repeating(tmp_path, capsys):
+    path = tmp_path / "c.toml"
+    path.write_text(_toml(SMALL), "utf-8")
+    out = tmp_path / "out"
+    assert command.main(["run", str(path), "--out", str(out)]) == 0
+    assert "2/2" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["runs"][0]) == {"strategy", "seed", "curve", "selection_seconds"}
+    wanted = {"cycle", "labels", "cost", "accuracy", "macro_f1", "worst_class_recall"}
+    assert wanted | {"rarest_share"} <= set(results["runs"][0]["curve"][0])
+    wanted = {"aulc", "final_accuracy", "final_macro_f1", "labels_to_random_final"}
+    assert wanted | {"wins", "ties", "losses"} <= set(results["summary"]["perimeter"])
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") >= 5
+    assert "http" not in page.replace("http-equiv", "")
+    assert command.main(["run", str(path), "--out", str(out)]) == 0
+    assert "1/" not in capsys.readouterr().out
+    assert json.loads((out / "results.json").read_text()) == results
+    assert command.main(["plan", str(path), "--out", str(out)]) == 0
+    assert "When to stop" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_configuration_is_refused(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text(_toml(SMALL), "utf-8")
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    (tmp_path / "out" / "runs" / "configuration.sha256").write_text("other")
+    assert command.main(["run", str(path), "--out", str(tmp_path / "out")]) == 2
+
+
+def _toml(values):
+    lines = []
+    for section, keys in values.items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    return "\n".join(lines)
+
+
+def curve_of(values):
+    return [
+        {"cycle": i, "labels": 10 * (i + 1), "accuracy": v, "macro_f1": v}
+        for i, v in enumerate(values)
+    ]
+
+
+def test_labels_to_reach_are_read_between_cycles():
+    runs = [Finished("random", 0, curve_of([0.5, 0.6, 0.7]), 0.0)]
+    runs.append(Finished("good", 0, curve_of([0.5, 0.9, 0.9]), 0.0))
+    by_name = {run.strategy: {0: run} for run in runs}
+    assert labels_to_reach(runs[1], by_name, "random") == pytest.approx(15.0)
+    summary = summarise(runs)
+    assert summary["good"]["wins"] == 1
+    assert summary["random"]["losses"] == 1
+    assert summary["random"]["labels_to_random_final"] == pytest.approx(30.0)
+
+
+def test_a_paired_test_sees_a_constant_gain_and_no_gain():
+    base = np.linspace(0.5, 0.6, 10)
+    gain = paired_test(base + 0.02, base)
+    assert gain.shift == pytest.approx(0.02)
+    assert gain.p_value < 0.01
+    assert gain.low > 0
+    assert paired_test(base, base).p_value == 1.0
+
+
+@pytest.mark.parametrize(
+    "name", ["config", "partition", "quotas", "summary", "pictures", "rivals.geometry",
+             "rivals.ifal", "rivals.fairfal", "perimeter_strategy"],
+)  # fmt: skip
+def test_the_examples_in_the_docstrings_hold(name):
+    result = doctest.testmod(importlib.import_module(f"simulations.{name}"))
+    assert result.attempted > 0
+    assert result.failed == 0
