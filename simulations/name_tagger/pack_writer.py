@@ -32,8 +32,8 @@ def write_pack(
     parts = {"gazetteer.npz": save_flags(flags)}
     if tagger is not None:
         parts["tagger.onnx"] = tagger
-    for name, content in parts.items():
-        (folder / name).write_bytes(content)
+    for name, part in parts.items():
+        (folder / name).write_bytes(part)
     header = {
         "format": FORMAT,
         "labels": list(labels),
