@@ -25,15 +25,27 @@ from edge_agent.sources.growing import GrowingFile
 from edge_agent.sources.intake import Intake
 from edge_agent.sources.push import PushListener
 from edge_agent.uplink import Uplink
-from edge_agent.views import ViewMaker
+from edge_agent.views import DetectingMasker, ViewMaker
 
 IDENTITY_FOLDER = "identity"
 EGRESS_FOLDER = "egress"
 MODELS_FOLDER = "models"
 
 
-def build_daemon(config: AgentConfig, clock: Callable[[], float], rng: Random) -> Daemon:
+def build_daemon(
+    config: AgentConfig,
+    clock: Callable[[], float],
+    rng: Random,
+    *,
+    masker: DetectingMasker | None = None,
+) -> Daemon:
     """Opens the state folder and builds the daemon.
+
+    Args:
+        config: Settings.
+        clock: Seconds since 1970.
+        rng: Chance for pauses.
+        masker: Masks texts; None for a child process that runs the configured policy.
 
     Raises:
         AgentError: The device is not enrolled, or the state or configuration cannot be used.
@@ -43,7 +55,7 @@ def build_daemon(config: AgentConfig, clock: Callable[[], float], rng: Random) -
     policy = masking_policy(config)
     stores = open_stores(config)
     wake = threading.Event()
-    views = ViewMaker(ChildMasker(policy), policy)
+    views = ViewMaker(masker or ChildMasker(policy), policy)
     installer = Installer(
         config.state_folder / MODELS_FOLDER, stores.database, config.limits, identity.release_key
     )

@@ -75,7 +75,7 @@ class PoolScorer:
         self._views = views
         self._config = config
         self._position = 0
-        self._policy_key = ""
+        self._keys: dict[str, str] = {}
         self._rows = ScoredRows()
         self._idle = False
         begun = stores.outbox.begin_version(
@@ -111,6 +111,9 @@ class PoolScorer:
             after=self._position,
             count_max=limits.score_rows_max,
         )
+        if not samples and self.is_masked and self._has_unasked_held():
+            self._take_policy()
+            return True
         self._idle = not samples
         if samples:
             ready, reached = self._with_views(samples) if self.is_masked else (samples, samples[-1])
@@ -130,42 +133,53 @@ class PoolScorer:
         self, samples: Sequence[StoredSample]
     ) -> tuple[list[StoredSample], StoredSample | None]:
         """Masks some of the samples; returns those that can be scored and the last one settled."""
-        key = self._views.policy_key()
-        if key != self._policy_key:
-            # Samples that another policy held, and those held by chance, get a new turn.
-            self._stores.samples.reopen_held(self.campaign.campaign_id, key)
-            self._policy_key = key
+        if not self._keys:
+            self._take_policy()
             return [], None
-        missing = [s for s in samples if s.view is None or s.view_policy != key][:MASK_ROWS_MAX]
-        if missing:
-            self._mask(missing, key)
-        known = {s.row_id for s in missing}
+        missing = [s for s in samples if not self._has_view(s)][:MASK_ROWS_MAX]
+        self._mask(missing)
+        masked = {s.row_id for s in missing}
         reached: StoredSample | None = None
         ready: list[StoredSample] = []
         for sample in samples:
-            fresh = sample
-            if sample.row_id in known:
-                found = self._stores.samples.find(self.campaign.campaign_id, sample.candidate_id)
-                if found is None or found.state is not SampleState.OPEN:
-                    reached = sample
-                    continue
-                fresh = found
-            if fresh.view is None or fresh.view_policy != key:
-                break
-            reached = fresh
-            ready.append(fresh)
+            fresh: StoredSample | None = sample
+            if sample.row_id in masked:
+                fresh = self._stores.samples.find(self.campaign.campaign_id, sample.candidate_id)
+            if fresh is not None and fresh.state is SampleState.OPEN:
+                if not self._has_view(fresh):
+                    break
+                ready.append(fresh)
+            reached = sample
         return ready, reached
 
-    def _mask(self, samples: Sequence[StoredSample], key: str) -> None:
+    def _take_policy(self) -> None:
+        """Learns today's policy; what another one held, or chance did, gets a new turn."""
+        sources = [s for s in self._config.sources if s.campaign == self.campaign.name]
+        self._keys = {s.name: self._views.policy_key(s) for s in sources}
+        self._keys[""] = self._views.policy_key(None)
+        for name, key in self._keys.items():
+            self._stores.samples.reopen_held(self.campaign.campaign_id, name, key)
+
+    def _has_unasked_held(self) -> bool:
+        """True when samples are held and nobody asked yet whether today's policy would."""
+        return not self._keys and self._stores.samples.has_held(self.campaign.campaign_id)
+
+    def _key(self, sample: StoredSample) -> str:
+        return self._keys.get(sample.source, self._keys[""])
+
+    def _has_view(self, sample: StoredSample) -> bool:
+        return sample.view is not None and sample.view_policy == self._key(sample)
+
+    def _mask(self, samples: Sequence[StoredSample]) -> None:
         raws = [Raw(s.content, self.campaign.kind, self._config.source(s.source)) for s in samples]
         answers = self._views.make(raws)
         with self._stores.database.transaction():
             for sample, answer in zip(samples, answers, strict=True):
                 if isinstance(answer, Held):
-                    policy = "" if answer.reason in TRANSIENT else key
+                    policy = "" if answer.reason in TRANSIENT else self._key(sample)
                     self._stores.samples.hold(sample.row_id, policy, answer.reason.value)
                 else:
-                    self._stores.samples.record_view(sample, key, answer)
+                    self._stores.samples.record_view(sample, self._key(sample), answer)
 
     def _score(self, samples: Sequence[StoredSample], now: float) -> None:
         contents = [s.view.content if self.is_masked and s.view else s.content for s in samples]

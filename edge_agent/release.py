@@ -156,7 +156,7 @@ class Releaser:
         raw = Raw(sample.content, campaign.kind, source)
         if campaign.kind not in ("text", "record"):
             return self._views.make([raw])[0]
-        key = self._views.policy_key()
+        key = self._views.policy_key(source)
         if sample.view is not None and sample.view_policy == key:
             return sample.view
         view = self._views.make([raw])[0]

@@ -9,23 +9,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from perimeter.v1 import item_pb2
 
 from edge_agent.config import SourceConfig
 from edge_agent.errors import AgentError
-from edge_agent.masking.child import ChildMasker
 from edge_agent.masking.images import ImageMasker
 from edge_agent.masking.policy import MaskingPolicy
 from edge_agent.masking.records import ColumnPolicy, ColumnRule, mask_record
 from edge_agent.masking.risk import risk_band
-from edge_agent.masking.seam import POLICY_VERSION, Held, HeldReason, Masked
+from edge_agent.masking.seam import POLICY_VERSION, Held, HeldReason, Masked, Masker
 from edge_agent.queue.samples import View
 from edge_agent.sources.decoding import canonical_record
 
 TRANSIENT = frozenset({HeldReason.TIMEOUT, HeldReason.CRASH, HeldReason.MALFORMED_ANSWER})
-"""Reasons that may pass: a sample that they held gets another chance at the next start."""
+"""Reasons that may pass by themselves: a sample that they held gets another chance."""
 _READ_RULES = frozenset({ColumnRule.KEEP, ColumnRule.FREE_TEXT})
 _NO_SOURCE = SourceConfig(name="", campaign="", kind="record", type="push")
 _NO_TEXT_DIGEST = hashlib.sha256(b"perimeter: no text, no detectors").digest()
@@ -58,20 +57,29 @@ class Raw:
         return self.source.language if self.source else "en"
 
 
+class DetectingMasker(Masker, Protocol):
+    """A masker that states what it detects with."""
+
+    @property
+    def digest(self) -> bytes | None:
+        """SHA-256 over everything that decides what is masked; None before the first text."""
+        ...
+
+
 class ViewMaker:
     """Makes masked views; the masking process lives only while there is work.
 
     Args:
-        masker: The masking seam with a child process behind it.
+        masker: The masking seam.
         policy: What it runs.
     """
 
-    def __init__(self, masker: ChildMasker, policy: MaskingPolicy) -> None:
+    def __init__(self, masker: DetectingMasker, policy: MaskingPolicy) -> None:
         self._masker = masker
         self._policy = policy
 
-    def policy_key(self) -> str:
-        """Returns a text that changes whenever the same sample could be masked differently.
+    def policy_key(self, source: SourceConfig | None) -> str:
+        """Returns a text that changes whenever a sample of the source could be masked differently.
 
         Raises:
             MaskingUnavailable: The masking process cannot start.
@@ -81,7 +89,10 @@ class ViewMaker:
             if self._masker.digest is None:
                 why = answer.detail if isinstance(answer, Held) else "no digest"
                 raise MaskingUnavailable(f"masking cannot start: {why}; samples wait")
-        return f"{POLICY_VERSION}:{(self._masker.digest or b'').hex()}"
+        rules = source or _NO_SOURCE
+        parts = [rules.language, rules.has_text, sorted(rules.columns.items())]
+        material = (self._masker.digest or b"") + json.dumps(parts).encode()
+        return f"{POLICY_VERSION}:{hashlib.sha256(material).hexdigest()}"
 
     def make(self, raws: Sequence[Raw]) -> list[View | Held]:
         """Returns a view or the reason for holding, for each sample in order."""

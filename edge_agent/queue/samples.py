@@ -214,18 +214,26 @@ class SampleStore:
             )
         )
 
+    def has_held(self, campaign_id: bytes) -> bool:
+        """True when masking holds a sample of the campaign."""
+        return bool(
+            self._database.read(
+                "SELECT 1 FROM sample WHERE campaign_id = ? AND state = 2 LIMIT 1", (campaign_id,)
+            )
+        )
+
     def reopen_unfit(self, campaign_id: bytes) -> int:
         """Gives samples that did not fit an older model a new chance; returns how many."""
         return self._database.write(
             "UPDATE sample SET state = 0 WHERE campaign_id = ? AND state = 3", (campaign_id,)
         )
 
-    def reopen_held(self, campaign_id: bytes, policy: str) -> int:
-        """Gives samples that another policy held a new chance; returns how many."""
+    def reopen_held(self, campaign_id: bytes, source: str, policy: str) -> int:
+        """Gives samples of a source that another policy held a new chance; returns how many."""
         return self._database.write(
             "UPDATE sample SET state = 0, view = NULL, view_policy = ''"
-            " WHERE campaign_id = ? AND state = 2 AND view_policy != ?",
-            (campaign_id, policy),
+            " WHERE campaign_id = ? AND state = 2 AND source = ? AND view_policy != ?",
+            (campaign_id, source, policy),
         )
 
     def drop_oldest(self, count: int) -> int:

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import TensorProto, helper, numpy_helper
 
 from model_bundle import signing
-from model_bundle.features import FeatureSpec
+from model_bundle.features import FeatureSpec, record_width
 from model_bundle.label_schema import LabelSchema
 from model_bundle.manifest import Bundle, ModelManifest, describe_parts, pack
 
@@ -38,8 +38,11 @@ def onnx_model(features: FeatureSpec, seed: int, *, spoil: float = 0.0) -> bytes
         nodes.append(helper.make_node("Gather", [table, "token_ids"], ["tokens"]))
         nodes.append(helper.make_node("ReduceSum", ["tokens", axes], ["raw"], keepdims=0))
     else:
-        name = "pixels" if features.kind == "image" else "signal"
-        shape = [1, 8, 8] if features.kind == "image" else [2, 10]
+        name, shape = {
+            "image": ("pixels", [1, 8, 8]),
+            "series": ("signal", [2, 10]),
+            "record": ("values", [record_width(features.columns)]),
+        }[features.kind]
         source = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])
         size = int(np.prod(shape))
         weights = constant("weights", rng.normal(size=(size, WIDTH)).astype(np.float32))

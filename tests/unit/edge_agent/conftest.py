@@ -12,12 +12,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from agent_masker import AddressMasker
 from agent_peers import Authority, Coordinator, Portal
 
 from edge_agent.assembly import build_daemon
 from edge_agent.config import AgentConfig, parse_config
 from edge_agent.daemon import Daemon
 from edge_agent.enrollment import enroll
+from edge_agent.inference import Predictor
+from edge_agent.warm_up import probe_samples
+from model_bundle.manifest import unpack
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +74,7 @@ class Device:
             },
             "limits": {"warm_up_seconds": 30},
         }
+        self.masker = AddressMasker()
         self.daemons: list[Daemon] = []
 
     @property
@@ -83,8 +88,9 @@ class Device:
         enroll(self.config, self.coordinator.token(), self.clock)
         return self
 
-    def daemon(self) -> Daemon:
-        daemon = build_daemon(self.config, self.clock, Random(0))
+    def daemon(self, *, real_masker: bool = False) -> Daemon:
+        masker = None if real_masker else self.masker
+        daemon = build_daemon(self.config, self.clock, Random(0), masker=masker)
         self.daemons.append(daemon)
         return daemon
 
@@ -112,8 +118,21 @@ class Device:
             daemon.close()
 
 
+def trial_in_process(path: Path, **_: int) -> str:
+    """The trial run without its process: the same steps, without a second interpreter's start."""
+    try:
+        predictor = Predictor(unpack(path.read_bytes()))
+        predictor.predict(probe_samples(predictor.features, 3))
+    except Exception as error:
+        return str(error)
+    return ""
+
+
 @pytest.fixture
-def device(tmp_path: Path, coordinator: Coordinator, portal: Portal) -> Iterator[Device]:
+def device(
+    tmp_path: Path, coordinator: Coordinator, portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Device]:
+    monkeypatch.setattr("edge_agent.installer.trial", trial_in_process)
     built = Device(tmp_path, coordinator, portal)
     yield built
     built.close()
