@@ -15,7 +15,7 @@ from federation.errors import RequestInvalid
 from federation.round_loop import Replies
 
 REGISTERED_NAME = "registered.json"
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 _TYPE = "train"
 
 

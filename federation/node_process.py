@@ -7,7 +7,7 @@ from flwr.supernode.cli.flower_supernode import flower_supernode
 
 from federation.pacing import PacedTime
 
-BUSY_SECONDS = 0.1
+BUSY_SECONDS = 0.25
 IDLE_SECONDS = 2.0
 CALM_AFTER_SECONDS = 20.0
 

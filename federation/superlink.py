@@ -65,7 +65,7 @@ def child_specs(settings: SuperlinkSettings) -> list[ChildSpec]:
     host, port = split_address(settings.address)
     work, secret = settings.work, str(settings.work / SECRET_NAME)
     flower = Path(sys.executable).parent
-    environment = {"FLWR_HOME": str(work / "flower"), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25"}
+    environment = {"FLWR_HOME": str(work / "flower"), "OMP_NUM_THREADS": "1"}
     link = [
         *(str(flower / "flower-superlink"), "--host", host, "--port", str(port)),
         *("--ssl-ca-certfile", str(settings.authority)),
@@ -76,7 +76,8 @@ def child_specs(settings: SuperlinkSettings) -> list[ChildSpec]:
         "--disable-runtime-dependency-installation",
     ]
     executor = [
-        *(str(flower / "flower-superexec"), "--runtime-api-address", settings.address),
+        *(sys.executable, "-m", "federation.central_executor"),
+        *("--runtime-api-address", settings.address),
         *("--root-certificates", str(settings.authority)),
         *("--superexec-auth-secret-file", secret),
     ]

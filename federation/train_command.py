@@ -24,7 +24,9 @@ from federation.requests import TrainingRequest, read_request
 from federation.server_app import ERROR_NAME, LOCK_NAME, is_locked
 
 ATTEMPTS_MAX = 3
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.2
+STATUS_SECONDS = 2.0
+"""The run's files tell of success at once; the SuperLink is asked for failures only."""
 ABANDONED_SECONDS = 5.0
 """A run whose server app began and then let go of its lock for this long is dead."""
 START_SECONDS = 90.0
@@ -127,11 +129,13 @@ class _Watch:
 
     def _follow(self, run_id: int) -> None:
         """Waits until the run is over, or until nobody works on it any more."""
-        began, free_since = False, self._pace.clock()
+        began, free_since, ask_at = False, self._pace.clock(), self._pace.clock()
         while not self.assessed():
-            status = self._patiently(lambda: self._control.run_status(run_id))
-            if status.status == FINISHED:
-                return
+            if self._pace.clock() >= ask_at:
+                status = self._patiently(lambda: self._control.run_status(run_id))
+                if status.status == FINISHED:
+                    return
+                ask_at = self._pace.clock() + STATUS_SECONDS
             if is_locked(self._request.folder / LOCK_NAME):
                 began, free_since = True, self._pace.clock()
             elif self._pace.clock() - free_since > (ABANDONED_SECONDS if began else START_SECONDS):
