@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     command("init", "make the folder, the keys and the database; a repeat changes nothing")
     command("serve", "serve sites and drive campaigns until stopped")
     command("status", "show campaigns, budget, sites and agents")
+    command("audit", "list enrolments, revocations, campaigns and model versions")
     _add_join_token(command("join-token", "make a single-use token for one machine"))
     _add_machine(command("revoke", "deny a machine every further call"))
     campaign = commands.add_parser("campaign", help="create, show, pause and resume campaigns")
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "init": commands.init,
         "serve": commands.serve,
         "status": commands.status,
+        "audit": commands.audit,
         "join-token": commands.join_token,
         "revoke": commands.revoke,
         "campaign": commands.campaign,

@@ -28,14 +28,14 @@ from coordinator.config import CoordinatorConfig
 from coordinator.core.records import TrainingRunRecord
 from coordinator.core.training import TrainingState
 from coordinator.enrollment import write_node_keys
-from coordinator.errors import ConfigInvalid, CoordinatorError, IdentityMissing, StoreError
+from coordinator.errors import ConfigInvalid, CoordinatorError, StoreError
 from coordinator.identity import (
     load_authority,
     load_signing_key,
     make_authority,
-    make_server_identity,
     make_signing_key,
 )
+from coordinator.maintenance import credentials, renew_servers
 from coordinator.office import Clock, Entropy, Office, load_ledger
 from coordinator.operator_pages import OperatorPages
 from coordinator.service import (
@@ -49,7 +49,6 @@ from coordinator.store import open_store
 
 ENROLL_BYTES_MAX = 16 * 1024
 STOP_GRACE_SECONDS = 2.0
-SERVER_STEMS = ("server", "superlink", "fleet")
 _LOG = logging.getLogger("coordinator")
 
 
@@ -68,9 +67,7 @@ def initialise(config: CoordinatorConfig, now: int) -> None:
     folder.chmod(0o700)
     make_authority(folder, config.trust_domain, now=now)
     authority = load_authority(folder, config.trust_domain)
-    for stem in SERVER_STEMS:
-        hosts = (*config.hosts, f"{stem}.{config.trust_domain}")
-        make_server_identity(folder, stem, authority, hosts=hosts, now=now)
+    renew_servers(config, authority, now)
     make_signing_key(folder, "release")
     make_signing_key(folder, "grant")
     for name in ("nodes", "bundles", "training"):
@@ -153,11 +150,8 @@ class Servers:
         Raises:
             ConfigInvalid: An address cannot be bound.
         """
-        key, certificate, authority = _server_files(self._config.identity_folder)
-        mutual = grpc.ssl_server_credentials(
-            [(key, certificate)], root_certificates=authority, require_client_auth=True
-        )
-        plain = grpc.ssl_server_credentials([(key, certificate)])
+        folder = self._config.identity_folder
+        mutual, plain = credentials(folder, mutual=True), credentials(folder, mutual=False)
         for register, service, server in self._services(self._desk):
             register(service, server)
         self.port = _bind(self._main, self._config.listen_address, mutual)
@@ -194,18 +188,6 @@ class Servers:
         await asyncio.gather(
             self._main.stop(STOP_GRACE_SECONDS), self._enroll.stop(STOP_GRACE_SECONDS)
         )
-
-
-def _server_files(folder: Path) -> tuple[bytes, bytes, bytes]:
-    try:
-        key = (folder / "server.key").read_bytes()
-        certificate = (folder / "server.pem").read_bytes()
-        authority = (folder / "ca.pem").read_bytes()
-    except OSError as error:
-        raise IdentityMissing(
-            f"{error.filename} cannot be read; run `perimeter-coordinator init` first"
-        ) from None
-    return key, certificate, authority
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:

@@ -101,6 +101,7 @@ def create_campaign(
     try:
         with store.transaction() as writer:
             writer.add(record)
+            writer.note(now, "campaign created", f"{record.name} {record.campaign_id.hex()}")
     except StoreConflict:
         raise CampaignInvalid(f"a campaign named {campaign.name!r} exists") from None
     return record

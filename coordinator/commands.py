@@ -94,13 +94,15 @@ def join_token(arguments: argparse.Namespace) -> int:
 
 def revoke(arguments: argparse.Namespace) -> int:
     """Revokes a machine."""
+    from coordinator.bootstrap import system_clock
     from coordinator.enrollment import revoke as revoke_machine
     from coordinator.enrollment import write_node_keys
     from coordinator.store import open_store
 
     config = _config(arguments)
     store = open_store(config.store_url)
-    found = revoke_machine(store, arguments.site, arguments.role, arguments.name)
+    key = (arguments.site, arguments.role, arguments.name)
+    found = revoke_machine(store, key, system_clock())
     write_node_keys(store, config.folder / "nodes")
     store.close()
     if not found:
@@ -209,6 +211,7 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _set_state(arguments: argparse.Namespace, state: Any) -> int:
+    from coordinator.bootstrap import system_clock
     from coordinator.core.campaign import CampaignState
     from coordinator.core.records import CampaignRecord, CycleRecord
     from coordinator.store import open_store
@@ -223,10 +226,33 @@ def _set_state(arguments: argparse.Namespace, state: Any) -> int:
             writer.put(replace(found[0], state=state))
             if cycle is not None and state is CampaignState.ACTIVE:
                 writer.put(replace(cycle, failed_runs=0))
+            writer.note(system_clock(), f"campaign {state.value}", found[0].name)
     finally:
         store.close()
     values = {"name": arguments.name, "state": state.value}
     return _answer(arguments, values, f"{arguments.name} is {state.value}")
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Lists the audit log: enrolments, revocations, campaigns, model versions."""
+    import datetime
+
+    from coordinator.core.records import AuditRecord
+    from coordinator.store import open_store
+
+    store = open_store(_config(arguments).store_url)
+    lines = store.find(AuditRecord)
+    store.close()
+    rows = [
+        {"sequence": x.sequence, "at": x.at, "action": x.action, "subject": x.subject}
+        for x in lines
+    ]
+    text = "\n".join(
+        f"{datetime.datetime.fromtimestamp(x.at, tz=datetime.UTC):%Y-%m-%d %H:%M:%S} "
+        f"{x.action}: {x.subject}"
+        for x in lines
+    )
+    return _answer(arguments, {"lines": rows}, text or "the audit log is empty")
 
 
 def verify_ledger(arguments: argparse.Namespace) -> int:

@@ -86,6 +86,7 @@ def make_join_token(
     )
     with store.transaction() as writer:
         writer.add(record)
+        writer.note(now, "join token made", f"{subject.site_id}/{subject.role}/{subject.name}")
     content = {
         "enroll": terms.enroll_address,
         "coordinator": terms.coordinator_address,
@@ -155,6 +156,7 @@ def _record_enrolment(
         writer.add(
             AnswerRecord(ENROLLING, order.request_id, order.request_sha256, leaf.der, now),
         )
+        writer.note(now, "enrolled", f"{'/'.join(key)} serial {leaf.serial}")
 
 
 def _first_answer(office: Office, answer: AnswerRecord, order: EnrollOrder) -> Enrolled | Refusal:
@@ -198,16 +200,18 @@ def renew(
     with office.store.transaction() as writer:
         writer.add(record)
         writer.add(answer(renewed))
+        writer.note(office.clock(), "renewed", f"{caller.label} serial {leaf.serial}")
     return renewed
 
 
-def revoke(store: Store, site_id: str, role: str, name: str) -> bool:
-    """Denies a machine every further call; False when there is no such machine."""
-    machine = store.get(MachineRecord, site_id, role, name)
+def revoke(store: Store, machine_key: tuple[str, str, str], now: int) -> bool:
+    """Denies a machine (site, role, name) every further call; False when there is none."""
+    machine = store.get(MachineRecord, *machine_key)
     if machine is None:
         return False
     with store.transaction() as writer:
         writer.put(replace(machine, revoked=True))
+        writer.note(now, "revoked", "/".join(machine_key))
     return True
 
 

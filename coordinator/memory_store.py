@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from coordinator.core.entries import Entry
-from coordinator.core.records import Record, SegmentRecord
+from coordinator.core.records import AUDIT_GENESIS, AuditRecord, Record, SegmentRecord
 from coordinator.errors import StoreConflict
 from coordinator.store import R, key_of
 
@@ -40,6 +40,15 @@ class _MemoryWriter:
         if key_of(record) in self._state.tables.get(type(record), {}):
             raise StoreConflict(f"{type(record).__name__} {key_of(record)} exists already")
         self.put(record)
+
+    def note(self, at: int, action: str, subject: str) -> None:
+        lines = list(self._state.tables.get(AuditRecord, {}).values())
+        previous = lines[-1].digest if lines else AUDIT_GENESIS
+        self.add(AuditRecord(len(lines) + 1, at, action, subject).after(previous))
+
+    def discard(self, kind: type[Any], field: str, below: int) -> None:
+        rows = self._state.tables.get(kind, {})
+        self._state.tables[kind] = {k: r for k, r in rows.items() if getattr(r, field) >= below}
 
     def append(self, entries: Sequence[Entry], digests: Sequence[bytes]) -> None:
         for entry, digest in zip(entries, digests, strict=True):

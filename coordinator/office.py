@@ -43,6 +43,7 @@ class Office:
         release_public_key: Ed25519 public key of bundles, 32 bytes.
         known_ids: Candidate ids seen, by agent; a cache.
         counted: Messages and bytes received since the last flush, by counter name.
+        maintained_at: When maintenance last ran.
         told: When an agent (campaign id, site, name) first heard of a campaign since the start.
         reasons: Campaign id to the sentence of its latest step, for the operator.
     """
@@ -57,6 +58,7 @@ class Office:
     release_public_key: bytes
     known_ids: dict[tuple[object, ...], KnownIds] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)
+    maintained_at: int = 0
     told: dict[tuple[bytes, str, str], int] = field(default_factory=dict)
     reasons: dict[bytes, str] = field(default_factory=dict)
 

@@ -28,6 +28,7 @@ from coordinator.core.records import (
 from coordinator.core.refusals import Refusal
 from coordinator.core.training import FINAL_TRAINING_STATES, TrainingState
 from coordinator.explore_labels import live_accuracy
+from coordinator.maintenance import maintain
 from coordinator.office import Office
 from coordinator.pools import live_segments
 from coordinator.registry import (
@@ -63,6 +64,7 @@ def tick(office: Office) -> bool:
     expired = office.ledger.expire(office.clock(), office.config.expiry_grace_seconds)
     office.commit(expired)
     office.flush_counters()
+    maintain(office)
     before = office.ledger.sequence
     for record in office.store.find(CampaignRecord):
         _fund(office, record)

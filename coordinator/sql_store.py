@@ -14,13 +14,19 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, select, text
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from coordinator.core.entries import Entry, entry_from_json, entry_json
-from coordinator.core.records import COLUMN_WIDTHS, Record, SegmentRecord
+from coordinator.core.records import (
+    AUDIT_GENESIS,
+    COLUMN_WIDTHS,
+    AuditRecord,
+    Record,
+    SegmentRecord,
+)
 from coordinator.errors import StoreConflict, StoreUnavailable
 from coordinator.store import R
 from coordinator.tables import METADATA, ROWS, SCHEMA_VERSION, SEGMENT, EntryRow, SchemaRow
@@ -79,6 +85,17 @@ class _SqlWriter:
 
     def add(self, record: Record) -> None:
         self._connection.execute(insert(_TABLES[type(record)]).values(_plain(record)))
+
+    def note(self, at: int, action: str, subject: str) -> None:
+        table = _TABLES[AuditRecord]
+        last = select(table.c.sequence, table.c.digest).order_by(table.c.sequence.desc()).limit(1)
+        found = self._connection.execute(last).first()
+        sequence, previous = (found[0] + 1, bytes(found[1])) if found else (1, AUDIT_GENESIS)
+        self.add(AuditRecord(sequence, at, action, subject).after(previous))
+
+    def discard(self, kind: type[Record], field: str, below: int) -> None:
+        table = _TABLES[kind]
+        self._connection.execute(delete(table).where(table.c[field] < below))
 
     def append(self, entries: Sequence[Entry], digests: Sequence[bytes]) -> None:
         rows = [

@@ -27,6 +27,18 @@ class Writer(Protocol):
     def add(self, record: Record) -> None:
         """Writes a new record; raises `StoreConflict` at once or at commit when the key exists."""
 
+    def note(self, at: int, action: str, subject: str) -> None:
+        """Adds a line to the audit log.
+
+        Args:
+            at: Seconds since 1970-01-01 UTC.
+            action: What happened, for example `enrolled`.
+            subject: To whom or what: names and ids of machines, campaigns, versions; no data.
+        """
+
+    def discard(self, kind: type[Record], field: str, below: int) -> None:
+        """Deletes the records of a kind whose number in `field` is below a bound."""
+
     def append(self, entries: Sequence[Entry], digests: Sequence[bytes]) -> None:
         """Adds ledger entries; raises `StoreConflict` when a position is taken already.
 

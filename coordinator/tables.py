@@ -255,6 +255,17 @@ class CounterRow(_Row, table=True):
     total: int = Field(sa_type=BigInteger)
 
 
+class AuditRow(_Row, table=True):
+    """`AuditRecord`."""
+
+    __tablename__: ClassVar[str] = "audit"
+    sequence: int = Field(primary_key=True, sa_type=BigInteger)
+    at: int = Field(sa_type=BigInteger)
+    action: str
+    subject: str
+    digest: bytes
+
+
 SEGMENT = Table(
     "segment",
     _Row.metadata,
@@ -298,5 +309,6 @@ ROWS: dict[type[Any], type[_Row]] = {
     records.ParticipantRecord: ParticipantRow,
     records.AllocationRecord: AllocationRow,
     records.CounterRecord: CounterRow,
+    records.AuditRecord: AuditRow,
 }
 METADATA = _Row.metadata

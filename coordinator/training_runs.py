@@ -88,6 +88,8 @@ def _move(
         writer.put(moved)
         for version in versions:
             writer.put(version)
+            subject = f"{run.campaign_id.hex()} version {version.version} {version.sha256.hex()}"
+            writer.note(office.clock(), f"version {version.state.value}", subject)
     _LOG.info("run %d of campaign %s: %s %s", run.run, run.campaign_id.hex(), state, error)
     return moved
 

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from coordinator.allocations import replay_allocation
 from coordinator.core.ledger import violations
-from coordinator.core.records import AllocationRecord, CampaignRecord
+from coordinator.core.records import AUDIT_GENESIS, AllocationRecord, AuditRecord, CampaignRecord
 from coordinator.office import Office
+from coordinator.store import Store
+
+
+def audit_problems(store: Store) -> list[str]:
+    """Follows the audit log's digest chain; names the first line that does not fit."""
+    previous = AUDIT_GENESIS
+    for number, line in enumerate(store.find(AuditRecord), start=1):
+        if line.sequence != number or line.after(previous).digest != line.digest:
+            return [f"audit line {number} was changed or is missing"]
+        previous = line.digest
+    return []
 
 
 def verify(office: Office) -> tuple[list[str], dict[str, int]]:
@@ -17,6 +28,7 @@ def verify(office: Office) -> tuple[list[str], dict[str, int]]:
         Sentences about what does not fit, and the counts of entries, grants and allocations.
     """
     problems = [f"database: {sentence}" for sentence in office.store.check()]
+    problems += audit_problems(office.store)
     counts = {"entries": office.ledger.sequence, "grants": 0, "allocations": 0}
     for record in office.store.find(CampaignRecord):
         if not office.ledger.knows(record.campaign_id):

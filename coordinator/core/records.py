@@ -6,7 +6,8 @@ seconds since 1970-01-01 UTC, ids are 16 bytes, counts are labels or rows as the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from coordinator.core.campaign import CampaignState
@@ -255,6 +256,29 @@ class CounterRecord:
 
 
 @dataclass(frozen=True)
+class AuditRecord:
+    """One line of the audit log: who or what (`subject`) met which `action`.
+
+    `digest` is SHA-256 over the digest before and this line, so that none can be changed alone.
+    """
+
+    KEY: ClassVar[tuple[str, ...]] = ("sequence",)
+    sequence: int
+    at: int
+    action: str
+    subject: str
+    digest: bytes = b""
+
+    def after(self, previous: bytes) -> AuditRecord:
+        """Returns the line with its digest after `previous` (32 bytes)."""
+        line = f"{self.sequence}|{self.at}|{self.action}|{self.subject}".encode()
+        return replace(self, digest=hashlib.sha256(previous + line).digest())
+
+
+AUDIT_GENESIS = b"\0" * 32
+
+
+@dataclass(frozen=True)
 class SegmentRecord:
     """Head of one stored batch of candidates; its columns are kept beside it.
 
@@ -313,4 +337,5 @@ Record = (
     | ParticipantRecord
     | AllocationRecord
     | CounterRecord
+    | AuditRecord
 )

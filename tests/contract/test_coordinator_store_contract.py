@@ -10,7 +10,9 @@ from coordinator.core.campaign import CampaignState
 from coordinator.core.entries import Funded, chain_digest
 from coordinator.core.ledger import GENESIS
 from coordinator.core.records import (
+    AUDIT_GENESIS,
     COLUMN_WIDTHS,
+    AuditRecord,
     CampaignRecord,
     CertificateRecord,
     CounterRecord,
@@ -108,12 +110,16 @@ def test_find_filters_by_fields_and_orders_by_key(store):
 
 
 def test_a_transaction_that_fails_leaves_nothing(store):
-    with pytest.raises(RuntimeError), store.transaction() as writer:
-        writer.put(RECORD)
+    def fail_half_way() -> None:
         entry, digest = funded()
-        writer.append([entry], [digest])
-        writer.add_segment(HEAD, COLUMNS)
-        raise RuntimeError
+        with store.transaction() as writer:
+            writer.put(RECORD)
+            writer.append([entry], [digest])
+            writer.add_segment(HEAD, COLUMNS)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert store.find(CampaignRecord) == []
     assert store.entries() == []
     assert store.segments(CAMPAIGN) == []
@@ -123,9 +129,14 @@ def test_a_conflict_undoes_what_went_before_it(store):
     record = CounterRecord("bytes", 1)
     with store.transaction() as writer:
         writer.add(record)
-    with pytest.raises(StoreConflict), store.transaction() as writer:
-        writer.put(RECORD)
-        writer.add(record)
+
+    def conflict_after_a_write() -> None:
+        with store.transaction() as writer:
+            writer.put(RECORD)
+            writer.add(record)
+
+    with pytest.raises(StoreConflict):
+        conflict_after_a_write()
     assert store.get(CampaignRecord, CAMPAIGN) is None
 
 
@@ -207,3 +218,20 @@ def test_one_process_at_a_time_drives_a_shared_database(fresh_postgres_url):
     first.close()
     second.claim()
     second.close()
+
+
+def test_audit_lines_are_chained_in_the_order_they_came(store):
+    with store.transaction() as writer:
+        writer.note(1, "enrolled", "north/agent/one")
+        writer.note(2, "revoked", "north/agent/one")
+    first, second = store.find(AuditRecord)
+    assert first == AuditRecord(1, 1, "enrolled", "north/agent/one").after(AUDIT_GENESIS)
+    assert second == AuditRecord(2, 2, "revoked", "north/agent/one").after(first.digest)
+
+
+def test_old_records_can_be_discarded_by_a_number(store):
+    with store.transaction() as writer:
+        for number in (1, 2, 3):
+            writer.put(CounterRecord(f"c{number}", number))
+        writer.discard(CounterRecord, "total", 3)
+    assert store.find(CounterRecord) == [CounterRecord("c3", 3)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import ssl
 import time
 import urllib.request
 import uuid
@@ -28,8 +29,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from perimeter.v1 import candidate_pb2, enrollment_pb2, grant_pb2, grant_pb2_grpc, model_pb2
 
+from coordinator.core.records import AuditRecord
 from coordinator.enrollment import revoke
 from coordinator.identity import pem_of
+from coordinator.verification import audit_problems
 
 
 def order(central, token, *, csr=None, request_id=None, node_key=b""):
@@ -45,6 +48,10 @@ def first_model(central, **changes):
     campaign_id, campaign = central.create(**changes)
     central.tick_until(in_phase("waiting", 1))
     return campaign_id, campaign
+
+
+def revoke_one(office, machine):
+    assert revoke(office.store, machine, office.clock())
 
 
 # Enrolment
@@ -145,7 +152,7 @@ def test_a_node_key_lands_in_the_folder_that_the_federation_reads(central):
     central.enroll("north", "node", "gpu")
     path = central.config.folder / "nodes" / "north.gpu.pub"
     assert path.read_text().startswith("ecdsa-sha2-nistp384 ")
-    central.ask(lambda office: revoke(office.store, "north", "node", "gpu"))
+    central.ask(revoke_one, ("north", "node", "gpu"))
     central.enroll("south", "node", "gpu")
     assert not path.exists()
 
@@ -197,7 +204,7 @@ def test_a_certificate_that_has_really_expired_cannot_connect(central):
 def test_revocation_holds_from_the_next_call_on(central, refused):
     agent = central.enroll("north")
     assert open_grants(agent) == []
-    central.ask(lambda office: revoke(office.store, "north", "agent", "one"))
+    central.ask(revoke_one, ("north", "agent", "one"))
     assert refused(lambda: open_grants(agent)) == ("UNAUTHENTICATED", "CERTIFICATE_REVOKED")
 
 
@@ -213,7 +220,9 @@ def test_revocation_cuts_an_open_stream_at_its_next_batch(waiting):
             if sequence == 1:
                 while not acknowledged:
                     time.sleep(0.01)
-                central.ask(lambda office: revoke(office.store, "north", "agent", "one"))
+                central.ask(
+                    lambda office: revoke(office.store, ("north", "agent", "one"), office.clock())
+                )
 
     acknowledged: list[int] = []
     stream = agent.candidates.StreamCandidateBatches(batches(), timeout=TIMEOUT)
@@ -540,3 +549,35 @@ def test_a_campaign_is_described_to_its_sites(central):
     assert told.guideline == "Look twice.\n\n- **1**: one stroke"
     assert len(told.candidate_key_salt) == 16
     assert dataclasses.asdict(campaign)["overlap_count"] == told.overlap_count == 2
+
+
+def test_a_renewed_server_certificate_is_used_without_a_restart(central):
+    pem = central.config.identity_folder / "server.pem"
+    before = pem.read_bytes()
+    central.clock.offset += 61 * 86_400
+    central.tick()
+    central.clock.offset = 0
+    assert pem.read_bytes() != before
+    served = ssl.get_server_certificate(("127.0.0.1", central.servers.enroll_port))
+    assert ssl.PEM_cert_to_DER_cert(served) == ssl.PEM_cert_to_DER_cert(pem.read_text())
+
+
+def test_the_audit_log_tells_who_came_and_went(central):
+    central.enroll("north")
+    central.ask(revoke_one, ("north", "agent", "one"))
+    lines = central.ask(lambda office: office.store.find(AuditRecord))
+    assert [line.action for line in lines] == ["join token made", "enrolled", "revoked"]
+    assert lines[-1].subject == "north/agent/one"
+    assert central.ask(lambda office: audit_problems(office.store)) == []
+
+
+def test_a_changed_audit_line_is_found(central):
+    central.enroll("north")
+    (line, *_) = central.ask(lambda office: office.store.find(AuditRecord))
+
+    def change(office):
+        with office.store.transaction() as writer:
+            writer.put(dataclasses.replace(line, subject="somebody else"))
+        return audit_problems(office.store)
+
+    assert central.ask(change) == ["audit line 1 was changed or is missing"]
