@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -35,6 +36,7 @@ from coordinator.core.refusals import Reason, Refusal
 from coordinator.errors import LedgerCorrupt, StoreUnavailable
 from coordinator.memory_store import MemoryStore
 from coordinator.office import load_ledger
+from coordinator.store import open_store
 
 CAMPAIGN = b"c" * 16
 SITES = ("north", "south")
@@ -329,5 +331,29 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.ledger.books(CAMPAIGN).total.reserved == 0
 
 
+class DurableLedgerMachine(LedgerMachine):
+    """The same on SQLite: a crash drops every connection and opens the file anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.url = f"sqlite:///{self.folder.name}/coordinator.db"
+        self.store = open_store(self.url)
+
+    @rule()
+    def lose_the_process(self):
+        self.store.close()
+        self.store = open_store(self.url)
+        self.crash_and_reopen()
+
+    def teardown(self):
+        super().teardown()
+        assert self.store.check() == []
+        self.store.close()
+        self.folder.cleanup()
+
+
+TestDurableLedgerMachine = DurableLedgerMachine.TestCase
+TestDurableLedgerMachine.settings = settings(max_examples=10, stateful_step_count=25, deadline=None)
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
