@@ -42,7 +42,7 @@ def upper_bound(
     masses, best = [mass.copy() for mass in start], np.inf
     prices: Multipliers | None = None
     for step in range(steps if terms else 1):
-        worth = offer.utilities * row_slopes(pool, linear, terms, masses)[offer.rows]
+        worth = offer.utilities * row_slopes(offer.rows, linear, terms, masses)
         total, chosen, prices = _best_choice(pool, offer, worth, prices)
         best = min(best, _tangent(terms, masses) + total)
         added = offer.utilities[chosen].astype(np.float64)

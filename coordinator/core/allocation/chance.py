@@ -43,6 +43,27 @@ def keyed_numbers(
     return _mix(mixed ^ words[:, 1] ^ np.uint64(second))
 
 
+def quick_numbers(
+    candidate_ids: NDArray[np.uint8], rows: NDArray[np.int64], key: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """uint64[len(rows)]: keyed numbers that break ties, one multiplication each.
+
+    Ids are random to begin with; the secret odd multiplier keeps a site from choosing ids that
+    win. Source: multiply-shift hashing, Dietzfelbinger et al., "A reliable randomized algorithm
+    for the closest-pair problem", 1997.
+
+    >>> ids = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    >>> found = quick_numbers(ids, np.array([0, 1]), np.array([1, 2], dtype=np.uint64))
+    >>> len(set(found.tolist()))
+    2
+    """
+    salt = hashlib.sha256(b"tie" + key.astype("<u8").tobytes()).digest()
+    first, second = np.frombuffer(salt[:16], dtype="<u8")
+    words = np.ascontiguousarray(candidate_ids).view("<u8").reshape(-1, 2)
+    mixed = (words[rows, 0] ^ np.uint64(first)) * (np.uint64(second) | np.uint64(1))
+    return np.asarray(mixed ^ words[rows, 1], dtype=np.uint64)
+
+
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     words = (words ^ (words >> np.uint64(30))) * _MULTIPLIER_1
     words = (words ^ (words >> np.uint64(27))) * _MULTIPLIER_2

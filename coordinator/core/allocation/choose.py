@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.fill import guided_fill
 from coordinator.core.allocation.keys import build_problem
 from coordinator.core.allocation.lazy import lazy_greedy
+from coordinator.core.allocation.market import Market, label_mass
 from coordinator.core.allocation.objective import Integers, Problem, Reals
 from coordinator.core.allocation.offer import Offer
 from coordinator.core.allocation.partition import optimal_rows
 from coordinator.core.allocation.policy import Engine, Policy
 from coordinator.core.allocation.pool import Pool
 from coordinator.core.allocation.prices import LinearProblem, Multipliers, solve_prices
-from coordinator.core.allocation.prune import shortlist
-from coordinator.core.allocation.terms import Term, row_slopes, term_masses
+from coordinator.core.allocation.terms import Term, build_terms, term_masses
 from coordinator.core.allocation.threshold import descending_threshold
 
 MOST_LAZY_PICKS = 400
@@ -47,25 +47,34 @@ class Choice:
     prices: Multipliers | None
 
 
-def choose(pool: Pool, offer: Offer, objective: Objective, policy: Policy) -> Choice:
-    """Buys the rows that together are worth most within all limits."""
-    if not offer.most_picks:
+def choose(market: Market) -> tuple[Choice, Objective]:
+    """Buys the rows that together are worth most within all limits.
+
+    Returns:
+        The choice, and the objective that it maximises.
+    """
+    pool, policy = market.pool, market.policy
+    offer = market.offer(market.shortlist())
+    mass = label_mass(offer, market.most_picks)
+    objective = build_terms(pool, market.setting.budget, policy, label_mass=mass)
+    if not market.most_picks:
         empty = np.zeros(0, dtype=np.int64)
-        return Choice(empty, empty.astype(np.bool_), "none", offer.floors.copy(), None)
+        return Choice(empty, empty.astype(np.bool_), "none", market.floors, None), objective
     if policy.engine is Engine.AUTO:
-        rows = optimal_rows(pool, offer, objective)
+        rows = optimal_rows(market, objective, offer)
         if rows is not None:
-            return Choice(
-                rows, np.zeros(len(rows), dtype=np.bool_), "one partition", offer.floors, None
-            )
-    places = shortlist(offer)
+            none = np.zeros(len(rows), dtype=np.bool_)
+            return Choice(rows, none, "one partition", market.floors, None), objective
     for _ in range(LOOK_BACKS):
-        choice, bar = _choose_from(pool, offer.part(places), objective, policy)
-        missed = _missed(pool, offer, objective, _Bought(choice.rows, bar, places))
+        choice, bars = _choose_from(pool, offer, objective, policy)
+        bought = offer.utilities[np.searchsorted(offer.rows, choice.rows)].astype(np.float64)
+        masses = term_masses(objective[1], choice.rows, bought)
+        # What lies within the engine's own step of the bar is not worth another look.
+        missed = market.missed(offer.rows, objective, masses, bars * (1.0 + policy.epsilon))
         if not len(missed):
             break
-        places = np.union1d(places, missed)
-    return choice
+        offer = market.offer(np.union1d(offer.rows, missed))
+    return choice, objective
 
 
 def _choose_from(
@@ -125,8 +134,7 @@ def _with_prices(
     problem: Problem, offer: Offer, items: Integers, policy: Policy, engine: str
 ) -> Choice:
     """Prices the limits at the engine's choice, and keeps the better of three ways to spend."""
-    by_row = np.argsort(offer.rows, kind="stable")
-    place = by_row[np.searchsorted(offer.rows[by_row], problem.rows)]
+    place = np.searchsorted(offer.rows, problem.rows)
     keys = problem.item_keys()
     linear = LinearProblem(
         worth=problem.utilities * problem.slopes(problem.masses(items), keys),
@@ -199,8 +207,7 @@ def _after_floors(problem: Problem, offer: Offer, floors: Integers, policy: Poli
 
 def _bars(pool: Pool, offer: Offer, objective: Objective, choice: Choice) -> Reals:
     """Per site, the least worth per cost unit among what was bought; 0 while money is left."""
-    by_row = np.argsort(offer.rows, kind="stable")
-    place = by_row[np.searchsorted(offer.rows[by_row], choice.rows)]
+    place = np.searchsorted(offer.rows, choice.rows)
     costs = offer.costs[place]
     if offer.limits.cost_limit - int(costs.sum()) >= int(offer.costs.min(initial=1)):
         return np.zeros(pool.site_count)
@@ -224,28 +231,3 @@ def slopes_at(objective: Objective, masses: list[Reals], rows: Integers) -> Real
     for term, mass in zip(terms, masses, strict=True):
         total += (term.family.factor * term.family.slope(mass))[term.groups(rows)]
     return total
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Bought:
-    """What a shortlist led to: rows, the bar per site, and the shortlist's places."""
-
-    rows: Integers
-    bar: Reals
-    places: Integers
-
-
-def _missed(pool: Pool, offer: Offer, objective: Objective, bought: _Bought) -> Integers:
-    """Places outside the shortlist that are worth more than what was bought last."""
-    places = bought.places
-    if len(places) == len(offer.rows):
-        return np.zeros(0, dtype=np.int64)
-    linear, terms = objective
-    found = np.searchsorted(offer.rows[places], bought.rows)
-    added = offer.utilities[places[found]].astype(np.float64)
-    masses = term_masses(terms, bought.rows, added)
-    slopes = row_slopes(pool, linear, terms, masses)[offer.rows]
-    worth = offer.utilities * slopes / offer.costs
-    better = worth > bought.bar[pool.site_index[offer.rows]] * (1.0 + 1e-6)
-    better[places] = False
-    return np.flatnonzero(better)

@@ -56,6 +56,13 @@ def draw_explore(
     )
 
 
+def empty_draw(pool: Pool) -> ExploreDraw:
+    """No draw: nothing is explored and no population is described."""
+    shape = (pool.site_count, pool.class_count)
+    frame = ExploreFrame(np.zeros(shape, np.int64), np.zeros(shape), np.zeros(pool.site_count))
+    return ExploreDraw(np.zeros(0, dtype=np.int64), np.zeros(0), frame)
+
+
 def site_targets(
     sizes: NDArray[np.int64], *, label_target: float, limits: NDArray[np.int64]
 ) -> NDArray[np.float64]:

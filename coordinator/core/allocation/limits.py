@@ -36,12 +36,6 @@ class Limits:
         )
 
 
-def row_costs(pool: Pool, budget: Budget) -> NDArray[np.int64]:
-    """int64[n], cost units of each row."""
-    costs = np.asarray(budget.band_costs, dtype=np.int64)
-    return np.asarray(costs[pool.cost_bands], dtype=np.int64)
-
-
 def site_cost_caps(pool: Pool, budget: Budget, policy: Policy) -> NDArray[np.int64]:
     """int64[sites], most cost units that each site may take of the cycle's budget.
 

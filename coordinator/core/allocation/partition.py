@@ -11,58 +11,45 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.objective import Family, Integers, Reals, group_sums
 from coordinator.core.allocation.offer import Offer
-from coordinator.core.allocation.pool import Pool
-from coordinator.core.allocation.prune import shortlist
 from coordinator.core.allocation.terms import Term
 
 
 def optimal_rows(
-    pool: Pool, offer: Offer, objective: tuple[float, tuple[Term, ...]]
+    market: Market, objective: tuple[float, tuple[Term, ...]], offer: Offer
 ) -> Integers | None:
     """The optimum, best increment first, or None where more than one family or limit matters.
 
     The shortlist is extended until no row outside it can reach the last increment that was
     bought, so leaving rows out changes nothing.
+
+    Args:
+        market: all rows.
+        objective: weight of the plain utility sum, and the concave terms.
+        offer: the shortlist.
     """
     linear, terms = objective
     if len(terms) != 1 or offer.floors.any() or (offer.costs != offer.costs[0]).any():
         return None
-    term, count, places = terms[0], offer.most_picks, shortlist(offer)
+    family, count, cost = terms[0].family, market.most_picks, int(offer.costs[0])
     while True:
-        part = offer.part(places)
-        groups = term.groups(part.rows).astype(np.int64)
-        order, gains = increments(part, groups, term.family, linear)
-        picks, best = best_increments(order, gains, part.ties, count)
+        groups = terms[0].groups(offer.rows).astype(np.int64)
+        order, gains = increments(offer, groups, family, linear)
+        picks, best = best_increments(order, gains, offer.ties, count)
         least = float(best[-1]) if len(best) == count else 0.0
-        missed = _missed(
-            offer, places, slopes=_slopes(part, groups, term, linear), least=least, term=term
-        )
+        added = family.factor * offer.utilities.astype(np.float64)
+        masses = [group_sums(groups, added, count=len(family.weights))]
+        bars = np.full(market.pool.site_count, least / cost)
+        missed = market.missed(offer.rows, objective, masses, bars)
         if not len(missed):
             break
-        places = np.union1d(places, missed)
-    left = offer.limits.less(pool.site_index[part.rows[picks]], part.costs[picks])
+        offer = market.offer(np.union1d(offer.rows, missed))
+    left = offer.limits.less(market.pool.site_index[offer.rows[picks]], offer.costs[picks])
     if (left.site_labels < 0).any() or (left.site_costs < 0).any():
         return None
-    return part.rows[picks]
-
-
-def _slopes(part: Offer, groups: Integers, term: Term, linear: float) -> Reals:
-    """Gain per unit of utility after all shortlisted rows of each group."""
-    family = term.family
-    added = family.factor * part.utilities.astype(np.float64)
-    mass = group_sums(groups, added, count=len(family.weights))
-    return np.asarray(linear + family.factor * family.slope(mass))
-
-
-def _missed(offer: Offer, places: Integers, *, slopes: Reals, least: float, term: Term) -> Integers:
-    """Places outside the shortlist whose gain could exceed the least one bought."""
-    if len(places) == len(offer.rows):
-        return np.zeros(0, dtype=np.int64)
-    worth = offer.utilities * slopes.astype(np.float32)[term.groups(offer.rows)]
-    worth[places] = 0.0
-    return np.flatnonzero(worth > least)
+    return offer.rows[picks]
 
 
 def increments(

@@ -1,4 +1,4 @@
-"""Leaving out rows that cannot be bought, before anything is sorted."""
+"""Finding the best rows without sorting all of them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.allocation.objective import Integers
-from coordinator.core.allocation.offer import Offer
-
-SMALLEST_SHORTLIST = 20_000
-PICKS_MULTIPLE = 6
-
-
-def shortlist_size(offer: Offer) -> int:
-    """Rows that an engine looks at first."""
-    return max(SMALLEST_SHORTLIST, PICKS_MULTIPLE * offer.most_picks)
 
 
 def best_rows(utilities: NDArray[np.float32], ties: NDArray[np.uint64], count: int) -> Integers:
@@ -36,16 +27,17 @@ def best_rows(utilities: NDArray[np.float32], ties: NDArray[np.uint64], count: i
     return np.sort(np.concatenate([above, level]))
 
 
-def shortlist(offer: Offer) -> Integers:
-    """Places worth a first look: the best of all, and the best of each class with a floor."""
-    size = shortlist_size(offer)
-    if size * 3 // 2 >= len(offer.rows):
-        return np.arange(len(offer.rows))
-    parts = [best_rows(offer.utilities, offer.ties, size)]
-    for group in np.flatnonzero(offer.floors).tolist():
-        members = np.flatnonzero(offer.classes == group)
-        best = best_rows(
-            offer.utilities[members], offer.ties[members], 8 * int(offer.floors[group]) + 64
-        )
-        parts.append(members[best])
-    return np.unique(np.concatenate(parts))
+def level_reaching(column: NDArray[np.uint8], count: int) -> int:
+    """The highest level that at least ``count`` rows reach, by bisection over byte compares.
+
+    >>> level_reaching(np.uint8([5, 5, 9, 0]), 2)
+    5
+    """
+    low, high = 0, int(column.max(initial=0))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if np.count_nonzero(column >= middle) >= count:
+            low = middle
+        else:
+            high = middle - 1
+    return low

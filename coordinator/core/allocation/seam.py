@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from coordinator.core.allocation.bound import upper_bound
 from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.choose import Choice, Objective, choose, slopes_at
 from coordinator.core.allocation.explore import ExploreDraw
+from coordinator.core.allocation.market import Market, label_mass
 from coordinator.core.allocation.policy import (
     Budget,
     Policy,
@@ -22,9 +25,7 @@ from coordinator.core.allocation.setting import (
     Setting,
     draw_overlap,
     explore,
-    label_mass,
     make_setting,
-    open_offer,
 )
 from coordinator.core.allocation.terms import build_terms, term_masses
 from coordinator.core.allocation.utility import utilities
@@ -51,9 +52,7 @@ def allocate(pool: Pool, budget: Budget, policy: Policy, rng: np.random.Generato
     check_policy(policy)
     setting = make_setting(pool, budget, policy, draw_key(rng))
     draw = explore(setting)
-    offer = open_offer(setting, draw.rows)
-    objective = build_terms(pool, budget, policy, label_mass=label_mass(offer))
-    choice = choose(pool, offer, objective, policy)
+    choice, objective = choose(_market(setting, draw.rows))
     return _assemble(setting, draw=draw, choice=choice, objective=objective)
 
 
@@ -70,17 +69,26 @@ def certify(pool: Pool, budget: Budget, policy: Policy, allocation: Allocation) 
         allocation: what :func:`allocate` returned for them.
     """
     setting = make_setting(pool, budget, policy, allocation.key)
-    offer = open_offer(setting, allocation.rows[allocation.reasons == Reason.EXPLORE])
-    linear, terms = build_terms(pool, budget, policy, label_mass=label_mass(offer))
+    market = _market(setting, allocation.rows[allocation.reasons == Reason.EXPLORE])
+    offer = market.whole()
+    mass = label_mass(offer, market.most_picks)
+    linear, terms = build_terms(pool, budget, policy, label_mass=mass)
     useful = np.isin(allocation.reasons, (Reason.USEFUL, Reason.CLASS_FLOOR))
     rows = allocation.rows[useful]
-    added = utilities(pool, policy, allocation.phase)[rows].astype(np.float64)
+    added = utilities(pool, policy, allocation.phase, rows).astype(np.float64)
     masses = term_masses(terms, rows, added)
     value = linear * float(added.sum()) + sum(
         float(term.family.value(mass).sum()) for term, mass in zip(terms, masses, strict=True)
     )
     bound = upper_bound(pool, offer, objective=(linear, terms), start=masses)
     return Certificate(value=value, bound=max(bound, value))
+
+
+def _market(setting: Setting, drawn: NDArray[np.int64]) -> Market:
+    """All rows that the explore draw left, and what it and the overlap leave of the limits."""
+    left = setting.less(drawn)
+    kept = max(0, left.cost_limit - setting.overlap_cost)
+    return Market(setting, np.sort(drawn), replace(left, cost_limit=kept))
 
 
 def _assemble(
@@ -104,7 +112,7 @@ def _assemble(
         site_index=pool.site_index[rows],
         reasons=np.concatenate([useful, chance]).astype(np.uint8),
         inclusion_probabilities=probability,
-        costs=setting.costs[rows],
+        costs=setting.costs_of(rows),
         gains=gains,
         phase=setting.phase,
         engine=choice.engine,
@@ -117,7 +125,7 @@ def _assemble(
 
 def _gains(setting: Setting, objective: Objective, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Worth of each useful pick beside all others."""
-    added = utilities(setting.pool, setting.policy, setting.phase)[rows].astype(np.float64)
+    added = utilities(setting.pool, setting.policy, setting.phase, rows).astype(np.float64)
     masses = term_masses(objective[1], rows, added)
     return added * slopes_at(objective, masses, rows)
 
@@ -144,8 +152,9 @@ def _shortfalls(
         missing = int(choice.unmet[group])
         why = "too few candidates of this class fit the budget and the sites' limits"
         found.append(Shortfall(f"class {group}", wanted, wanted - missing, why))
-    cost = int(setting.costs[spent].sum())
-    cheapest = int(setting.costs.min(initial=max(setting.budget.band_costs)))
+    cost = int(setting.costs_of(spent).sum())
+    bands = setting.pool.cost_bands
+    cheapest = setting.budget.band_costs[int(bands.min())] if len(bands) else 1
     if setting.budget.cost_limit - cost >= cheapest:
         why = "the pool is used up" if len(spent) >= offered else "the sites' limits are reached"
         found.append(Shortfall("budget", setting.budget.cost_limit, cost, why))

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.allocation.chance import keyed_numbers
-from coordinator.core.allocation.explore import ExploreDraw, draw_explore
-from coordinator.core.allocation.limits import Limits, row_costs, site_cost_caps
-from coordinator.core.allocation.offer import Offer, floor_classes, missing_labels
+from coordinator.core.allocation.explore import ExploreDraw, draw_explore, empty_draw
+from coordinator.core.allocation.limits import Limits, site_cost_caps
 from coordinator.core.allocation.phases import phase_of
 from coordinator.core.allocation.policy import Budget, Phase, Policy
 from coordinator.core.allocation.pool import Pool
-from coordinator.core.allocation.utility import utilities
-
-SMALLEST_LABEL_MASS = 0.05
-"""Least utility that a label of the past counts as, so that counts matter among dull candidates."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
-    """Phase, cost of each row and the limits of the whole cycle.
+    """Inputs, phase and the limits of the whole cycle.
 
     Attributes:
         pool: the open candidates.
@@ -30,7 +25,6 @@ class Setting:
         policy: how to spend it.
         key: the chance key.
         phase: phase of the policy.
-        costs: int64[n], cost units of each row.
         limits: all that may be spent.
     """
 
@@ -39,13 +33,21 @@ class Setting:
     policy: Policy
     key: NDArray[np.uint64]
     phase: Phase
-    costs: NDArray[np.int64]
     limits: Limits
 
     @property
     def overlap_cost(self) -> int:
         """Cost units kept back for second labels."""
         return int(self.policy.overlap_ratio * self.limits.cost_limit)
+
+    def costs_of(self, rows: NDArray[np.int64] | slice) -> NDArray[np.int64]:
+        """int64[len(rows)], cost units of some rows."""
+        table = np.asarray(self.budget.band_costs, dtype=np.int64)
+        return np.asarray(table[self.pool.cost_bands[rows]], dtype=np.int64)
+
+    def less(self, rows: NDArray[np.int64]) -> Limits:
+        """The limits after buying some rows."""
+        return self.limits.less(self.pool.site_index[rows], self.costs_of(rows))
 
 
 def make_setting(pool: Pool, budget: Budget, policy: Policy, key: NDArray[np.uint64]) -> Setting:
@@ -56,7 +58,6 @@ def make_setting(pool: Pool, budget: Budget, policy: Policy, key: NDArray[np.uin
         policy=policy,
         key=key,
         phase=phase_of(pool.progress, class_count=pool.class_count, policy=policy),
-        costs=row_costs(pool, budget),
         limits=Limits(
             budget.site_capacity.astype(np.int64),
             site_cost_caps(pool, budget, policy),
@@ -67,63 +68,34 @@ def make_setting(pool: Pool, budget: Budget, policy: Policy, key: NDArray[np.uin
 
 def explore(setting: Setting) -> ExploreDraw:
     """Draws the explore share so that even its dearest outcome stays within every limit."""
-    pool, limits, costs = setting.pool, setting.limits, setting.costs
-    policy = setting.policy
-    ratio = policy.explore_ratio if policy.switches.explore else 0.0
+    pool, limits = setting.pool, setting.limits
+    ratio = setting.policy.explore_ratio if setting.policy.switches.explore else 0.0
     if not len(pool) or not ratio:
-        return draw_explore(pool, label_target=0.0, site_limits=limits.site_labels, key=setting.key)
-    dearest = np.zeros(pool.site_count, dtype=np.int64)
-    np.maximum.at(dearest, pool.site_index, costs)
+        return empty_draw(pool)
+    pairs = pool.site_index.astype(np.int64) * 8 + pool.cost_bands
+    counts = np.bincount(pairs, minlength=8 * pool.site_count).reshape(-1, 8)
+    costs = np.asarray(setting.budget.band_costs, dtype=np.int64)
+    dearest = np.where(counts > 0, costs, 0).max(axis=1)
     affordable = np.minimum(limits.site_labels, limits.site_costs // np.maximum(dearest, 1))
-    mean_cost = int(costs.sum()) / len(costs)
+    mean_cost = int((counts * costs).sum()) / len(pool)
     target = min(ratio * limits.cost_limit / mean_cost, limits.cost_limit // int(dearest.max()))
     return draw_explore(
         pool, label_target=float(int(target)), site_limits=affordable, key=setting.key
     )
 
 
-def open_offer(setting: Setting, drawn: NDArray[np.int64]) -> Offer:
-    """All rows that the explore draw left, and what it and the overlap leave of the limits."""
-    pool, policy = setting.pool, setting.policy
-    floors = missing_labels(pool, setting.budget, policy)
-    left = setting.limits.less(pool.site_index[drawn], setting.costs[drawn])
-    whole = Offer(
-        rows=np.arange(len(pool)),
-        utilities=utilities(pool, policy, setting.phase),
-        ties=keyed_numbers(pool.candidate_ids, setting.key, purpose="tie"),
-        costs=setting.costs,
-        classes=floor_classes(pool, policy, floors),
-        limits=replace(left, cost_limit=max(0, left.cost_limit - setting.overlap_cost)),
-        floors=floors,
-    )
-    if not len(drawn):
-        return whole
-    keep = np.ones(len(pool), dtype=np.bool_)
-    keep[drawn] = False
-    return whole.part(np.flatnonzero(keep))
-
-
-def label_mass(offer: Offer) -> float:
-    """Utility that a label of the past counts as: that of the last candidate one could afford."""
-    count = offer.most_picks
-    if not count:
-        return SMALLEST_LABEL_MASS
-    place = len(offer.utilities) - count
-    return max(SMALLEST_LABEL_MASS, float(np.partition(offer.utilities, place)[place]))
-
-
 def draw_overlap(setting: Setting, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Picked rows, by chance, that a second expert shall label too."""
     if not setting.overlap_cost:
         return np.zeros(0, dtype=np.int64)
-    pool, costs = setting.pool, setting.costs
-    left = setting.limits.less(pool.site_index[rows], costs[rows])
+    pool, left = setting.pool, setting.less(rows)
     labels, money = left.site_labels.copy(), left.site_costs.copy()
     purse = min(setting.overlap_cost, left.cost_limit)
     numbers = keyed_numbers(pool.candidate_ids[rows], setting.key, purpose="overlap")
     twice: list[int] = []
-    for row in rows[np.argsort(numbers)].tolist():
-        site, cost = int(pool.site_index[row]), int(costs[row])
+    order = rows[np.argsort(numbers)]
+    for row, cost in zip(order.tolist(), setting.costs_of(order).tolist(), strict=True):
+        site = int(pool.site_index[row])
         if labels[site] > 0 and money[site] >= cost and purse >= cost:
             labels[site] -= 1
             money[site] -= cost

@@ -19,7 +19,7 @@ RUNNER_UP_SHARE = 0.25
 SMALLEST_OVERLAP = 0.01
 """An overlap this small, or this close to 1, is rounded, which saves one family."""
 
-Groups = Callable[[NDArray[np.int64] | slice], NDArray[np.integer]]
+Groups = Callable[[NDArray[np.int64]], NDArray[np.integer]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,9 +149,9 @@ def _scaled(family: Family, factor: float) -> Family:
 
 
 def row_slopes(
-    pool: Pool, linear: float, terms: tuple[Term, ...], masses: list[Reals]
+    rows: Integers, linear: float, terms: tuple[Term, ...], masses: list[Reals]
 ) -> NDArray[np.float32]:
-    """float32[n]: gain per unit of utility of every row, at the given masses.
+    """float32[len(rows)]: gain per unit of utility of the rows, at the given masses.
 
     Works in blocks, so that ten million rows need one column of extra memory.
     """
@@ -159,11 +159,11 @@ def row_slopes(
         (term.family.factor * term.family.slope(mass)).astype(np.float32)
         for term, mass in zip(terms, masses, strict=True)
     ]
-    result = np.full(len(pool), linear, dtype=np.float32)
-    for start in range(0, len(pool), 1 << 18):
-        block = slice(start, start + (1 << 18))
+    result = np.full(len(rows), linear, dtype=np.float32)
+    for start in range(0, len(rows), 1 << 18):
+        block = rows[start : start + (1 << 18)]
         for term, table in zip(terms, tables, strict=True):
-            result[block] += table[term.groups(block)]
+            result[start : start + (1 << 18)] += table[term.groups(block)]
     return result
 
 

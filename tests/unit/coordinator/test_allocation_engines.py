@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix, vstack
 
-from coordinator.core.allocation import prune
+from coordinator.core.allocation import market
 from coordinator.core.allocation.fill import guided_fill
 from coordinator.core.allocation.limits import Limits
 from coordinator.core.allocation.policy import Engine, Policy, Reason, Switches
@@ -57,8 +57,8 @@ def test_a_shortlist_changes_nothing_on_one_partition(monkeypatch):
     pool = make_pool(5000, cells=40, cost_bands=np.zeros(5000, np.uint8))
     budget = make_budget(pool, 100)
     whole = run(pool, budget, Policy(switches=ONE_PARTITION))
-    monkeypatch.setattr(prune, "SMALLEST_SHORTLIST", 150)
-    monkeypatch.setattr(prune, "PICKS_MULTIPLE", 1)
+    monkeypatch.setattr(market, "SMALLEST_SHORTLIST", 150)
+    monkeypatch.setattr(market, "PICKS_MULTIPLE", 1)
     assert run(pool, budget, Policy(switches=ONE_PARTITION)).digest() == whole.digest()
 
 
@@ -82,8 +82,8 @@ def test_a_shortlist_costs_the_threshold_engine_next_to_nothing(monkeypatch):
     budget = make_budget(pool, 200)
     policy = Policy(engine=Engine.THRESHOLD)
     whole = value(pool, budget, policy, run(pool, budget, policy))
-    monkeypatch.setattr(prune, "SMALLEST_SHORTLIST", 300)
-    monkeypatch.setattr(prune, "PICKS_MULTIPLE", 1)
+    monkeypatch.setattr(market, "SMALLEST_SHORTLIST", 300)
+    monkeypatch.setattr(market, "PICKS_MULTIPLE", 1)
     assert value(pool, budget, policy, run(pool, budget, policy)) >= 0.99 * whole
 
 
