@@ -86,6 +86,7 @@ def test_a_name_found_once_is_masked_everywhere(masker):
     assert isinstance(answer, Masked)
     assert "fisher" not in answer.text.lower()
     assert "katherine" not in answer.text.lower()
+    assert answer.text.count("<PERSON_1>") == 4
 
 
 def test_equal_values_share_a_placeholder_and_different_ones_do_not(masker):

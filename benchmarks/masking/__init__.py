@@ -1,0 +1,1 @@
+"""What masking hides, what it lets through and what it costs, beside blank Presidio."""
