@@ -6,23 +6,27 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import urllib.request
 from pathlib import Path
 
+import grpc
 import pytest
-from central_harness import STAND_IN, read_token
+from central_harness import STAND_IN, Machine, make_batch, read_token
 
 from coordinator.__main__ import main
 from coordinator.campaign_file import campaign_of, read_campaign_file
 from coordinator.config import CoordinatorConfig, load_config
 from coordinator.core.campaign import Campaign
 from coordinator.errors import CampaignInvalid, ConfigInvalid
+from coordinator.store import open_store
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 
@@ -257,3 +261,38 @@ def test_two_coordinators_never_serve_one_folder(capsys, folder):
         )
     assert second.returncode == 2
     assert "another coordinator serves" in second.stderr
+
+
+def test_an_acknowledged_batch_survives_kill_nine_at_any_moment(runner, config, folder_with_model):
+    template, campaign_id, campaign = folder_with_model
+    shutil.copytree(template, config.folder)
+    central = runner.start(config)
+    agent = central.enroll("north")
+    runner.stop(central)
+    sent: dict[int, bytes] = {}
+    acknowledged: dict[int, bytes] = {}
+
+    def batches():
+        for number in range(len(sent) + 1, len(sent) + 2_000):
+            made = make_batch(campaign_id, campaign, sequence=number, rows=200)
+            sent[number] = made.candidate_ids
+            yield made
+
+    for attempt in range(3):
+        with serving(config.folder, signal.SIGKILL) as (process, ports):
+            central.servers.port = ports["port"]
+            again = Machine(central, agent.key, agent.certificate_der)
+            stream = again.candidates.StreamCandidateBatches(batches(), timeout=30)
+            first = next(stream)
+            acknowledged[first.sequence] = sent[first.sequence]
+            threading.Timer(0.05 + 0.07 * attempt, process.kill).start()
+            with contextlib.suppress(grpc.RpcError):
+                acknowledged.update((ack.sequence, sent[ack.sequence]) for ack in stream)
+    store = open_store(config.store_url)
+    heads = {head.sequence: head for head in store.segments(campaign_id)}
+    assert len(acknowledged) > 3
+    for number, ids in acknowledged.items():
+        (columns,) = store.columns([heads[number].segment_id], ["candidate_ids"])
+        assert columns["candidate_ids"] == ids
+    assert store.check() == []
+    store.close()
