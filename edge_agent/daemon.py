@@ -280,8 +280,9 @@ class Daemon:
         return turn
 
     def _load_models(self) -> None:
-        for campaign in self._parts.stores.campaigns.all().values():
-            self._load_model(campaign.campaign_id)
+        for name, campaign in self._parts.stores.campaigns.all().items():
+            if name in self._parts.config.campaign_names():
+                self._load_model(campaign.campaign_id)
 
     def _load_model(self, campaign_id: bytes) -> None:
         self._scorers.pop(campaign_id, None)

@@ -72,6 +72,8 @@ class Predictor:
             name: np.concatenate([part[i] for part in parts]).astype(np.float32, copy=False)
             for i, name in enumerate(self._names)
         }
+        if any(len(values) != len(samples) for values in joined.values()):
+            raise ModelUnsafe("the model answers with another number of rows than it was given")
         return ModelOutputs(
             joined["logits"],
             joined["embedding"],

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from perimeter.v1 import grant_pb2, item_pb2, model_pb2
 
 from edge_agent.config import AgentConfig
-from edge_agent.errors import PeerRefused
+from edge_agent.errors import PeerRefused, SealBroken
 from edge_agent.masking.seam import Held
 from edge_agent.pool import PoolScorer
 from edge_agent.portal_client import PortalClient
@@ -137,7 +137,10 @@ class Releaser:
         verdict = judge_grant(grant, self.grant_key, now)
         if verdict is not None:
             return verdict
-        sample = self._stores.samples.find(grant.campaign_id, grant.candidate_id)
+        try:
+            sample = self._stores.samples.find(grant.campaign_id, grant.candidate_id)
+        except SealBroken:
+            return refused("sample-damaged")
         campaign = self._campaign(grant.campaign_id)
         if sample is None or campaign is None:
             return refused("candidate-unknown")

@@ -61,16 +61,6 @@ class Uplink:
                 f"the coordinator offers this site no campaign called {', '.join(missing)}; "
                 "check `campaign` of the sources, or ask the operator"
             )
-        return self._kind_mismatch(campaigns)
-
-    def _kind_mismatch(self, campaigns: Sequence[model_pb2.Campaign]) -> str:
-        kinds = {campaign.name: campaign.kind for campaign in campaigns}
-        for source in self._config.sources:
-            if kinds[source.campaign] != source.kind:
-                return (
-                    f"source {source.name!r} brings {source.kind}, but campaign "
-                    f"{source.campaign!r} is about {kinds[source.campaign]}"
-                )
         return ""
 
     def update_model(self, campaign: model_pb2.Campaign, clock: Callable[[], float]) -> bool:

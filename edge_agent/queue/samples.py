@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from edge_agent.errors import SealBroken
 from edge_agent.queue.database import Database
 from edge_agent.queue.sealing import Sealer
 
@@ -27,6 +28,8 @@ class SampleState(IntEnum):
     """Masking held it back, so that it can neither be scored nor shown."""
     UNFIT = 3
     """It does not fit the model's input."""
+    BROKEN = 4
+    """Its seal does not open: the row was changed on the disk."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,14 @@ class SampleStore:
             " ORDER BY id LIMIT ?",
             (campaign_id, after, version, count_max),
         )
-        return [self._opened(row) for row in rows]
+        opened: list[StoredSample] = []
+        for row in rows:
+            try:
+                opened.append(self._opened(row))
+            except SealBroken:
+                # One damaged row must not stop the pool; it stays for an inspection of the disk.
+                self.set_state(row[0], SampleState.BROKEN)
+        return opened
 
     def find(self, campaign_id: bytes, candidate_id: bytes) -> StoredSample | None:
         """Returns the sample behind a candidate of a campaign, or None when it is not here."""

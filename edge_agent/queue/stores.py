@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_agent.config import AgentConfig
+from edge_agent.errors import SealBroken, StorageError
 from edge_agent.queue.database import Database
 from edge_agent.queue.grant_book import GrantBook
 from edge_agent.queue.journal import CampaignBook, Conditions, Journal
@@ -51,6 +53,23 @@ class Stores:
             self.database.write("UPDATE pool SET model_version = 0, reported = ''")
 
 
+def _check_key(database: Database, sealer: Sealer, path: Path, *, may_write: bool) -> None:
+    """Refuses a key that did not seal this queue, before every sample looks damaged."""
+    rows = database.read("SELECT sealed FROM key_check")
+    try:
+        if rows:
+            sealer.open(rows[0][0], b"key-check")
+        elif may_write:
+            sealed = sealer.seal(b"perimeter", b"key-check")
+            database.write("INSERT INTO key_check VALUES (1, ?)", (sealed,))
+    except SealBroken:
+        database.close()
+        raise StorageError(
+            f"the key file {path} does not belong to the queue {database.path}; "
+            "restore the key from its backup"
+        ) from None
+
+
 def open_stores(config: AgentConfig, *, read_only: bool = False) -> Stores:
     """Opens the queue of a state folder.
 
@@ -64,6 +83,7 @@ def open_stores(config: AgentConfig, *, read_only: bool = False) -> Stores:
         bytes_max=config.limits.queue_bytes_max,
         read_only=read_only,
     )
+    _check_key(database, sealer, config.key_path, may_write=not read_only)
     return Stores(
         database=database,
         sealer=sealer,

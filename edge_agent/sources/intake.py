@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edge_agent.config import SourceConfig
-from edge_agent.errors import StorageFull
+from edge_agent.errors import ConfigError, StorageFull
 from edge_agent.queue.database import Database
 from edge_agent.queue.journal import CampaignBook, Journal, Refusal
 from edge_agent.queue.samples import SampleStore
@@ -62,9 +62,20 @@ class Intake:
         self._drop_oldest = drop_oldest
 
     def campaign_id(self, source: SourceConfig) -> bytes | None:
-        """Returns the id of the source's campaign, or None before the coordinator named it."""
+        """Returns the id of the source's campaign, or None before the coordinator named it.
+
+        Raises:
+            ConfigError: The campaign is about another kind of sample.
+        """
         campaign = self._campaigns.all().get(source.campaign)
-        return campaign.campaign_id if campaign is not None else None
+        if campaign is None:
+            return None
+        if campaign.kind != source.kind:
+            raise ConfigError(
+                f"source {source.name!r} brings {source.kind}, but campaign "
+                f"{source.campaign!r} is about {campaign.kind}; nothing is read from it"
+            )
+        return campaign.campaign_id
 
     def make_room(self) -> None:
         """Makes sure that samples may be added.

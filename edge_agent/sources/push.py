@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.config import Limits, SourceConfig
-from edge_agent.errors import SampleRefused, StorageError
+from edge_agent.errors import ConfigError, SampleRefused, StorageError
 from edge_agent.queue.journal import Refusal
 from edge_agent.sources.decoding import canonical, check_size
 from edge_agent.sources.intake import Delivery, Intake
@@ -83,7 +83,7 @@ class PushListener:
             added = self._intake.take(self.config, Delivery(contents), self._clock())
         except SampleRefused as error:
             return self.refuse(error)
-        except StorageError as error:
+        except (StorageError, ConfigError) as error:
             return 503, str(error)
         self._wake()
         return 202, "stored" if added else "known already"
@@ -92,7 +92,7 @@ class PushListener:
         """Logs a refusal; returns the HTTP status and the reason."""
         refusal = Refusal(self.config.name, error.reason, str(error), "push")
         # When even the log has no room, the caller still gets the reason.
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(StorageError, ConfigError):
             self._intake.take(self.config, Delivery((), [refusal]), self._clock())
         return (413 if error.reason == "too-large" else 400), str(error)
 
@@ -120,6 +120,9 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def __init__(self, address: Any, handler: Any, *, family: socket.AddressFamily) -> None:
         self.address_family = family
         super().__init__(address, handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hung up early is no fault of the daemon and leaves nothing behind."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx
 import pytest
+from agent_models import TEXT, onnx_model
+from onnx import helper, numpy_helper
 from perimeter.v1 import grant_pb2, model_pb2
 
 from edge_agent.identity import IdentityFolder
 
+ROLLED_BACK = model_pb2.INSTALL_STATE_ROLLED_BACK
 TEXTS = [f"my invoice number {n} is wrong, please refund" for n in range(40)]
 
 
@@ -159,3 +164,35 @@ def test_a_campaign_that_the_site_does_not_have_is_named(device, coordinator, ca
     stores = daemon._parts.stores
     device.until(daemon, lambda: "campaigns" in stores.conditions.all())
     assert "ticktes" in stores.conditions.all()["campaigns"][1]
+
+
+def test_a_source_of_another_kind_than_its_campaign_is_not_read(device, coordinator):
+    coordinator.add_campaign(kind="image")
+    device.enroll().put("a text")
+    daemon = device.daemon()
+    stores = daemon._parts.stores
+    device.until(daemon, lambda: "source inbox" in stores.conditions.all())
+    assert "is about image" in stores.conditions.all()["source inbox"][1]
+    assert stores.samples.counts() == {}
+
+
+def test_a_model_that_fails_in_use_gives_way_to_the_one_before(device, coordinator, campaign):
+    device.enroll().put(*TEXTS[:5])
+    daemon = device.daemon()
+    device.until(daemon, lambda: coordinator.reports)
+    # The trial run passes: only long texts make this model fail.
+    coordinator.publish(campaign, 2, model=picky_model())
+    device.put(*(f"{n} " + "many more words than before " * 3 for n in range(5, 25)))
+    device.until(daemon, lambda: coordinator.installs[-1].state == ROLLED_BACK)
+    device.until(daemon, lambda: len(coordinator.rows(campaign)) == 25)
+    assert set(coordinator.rows(campaign).values()) == {1}
+
+
+def picky_model() -> bytes:
+    """A model that only fits texts of two words, such as those of the trial run."""
+    model = onnx.load_from_string(onnx_model(TEXT, 2))
+    model.graph.initializer.append(numpy_helper.from_array(np.int64([-1, 3]), "three"))
+    gather = next(node for node in model.graph.node if node.op_type == "Gather")
+    gather.input[1] = "few"
+    model.graph.node.insert(0, helper.make_node("Reshape", ["token_ids", "three"], ["few"]))
+    return model.SerializeToString()

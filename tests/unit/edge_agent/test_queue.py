@@ -59,8 +59,24 @@ def test_a_changed_or_moved_seal_does_not_open(stores):
     stores.database.write(
         "UPDATE sample SET content = (SELECT content FROM sample WHERE id = 2) WHERE id = 1"
     )
+    first = stores.samples.candidate_id(CAMPAIGN, b"one")
     with pytest.raises(SealBroken):
-        stores.samples.waiting(CAMPAIGN, 1, after=0, count_max=2)
+        stores.samples.find(CAMPAIGN, first)
+
+
+def test_one_damaged_row_is_put_aside_and_the_others_go_on(stores):
+    stores.samples.add(CAMPAIGN, "s", [b"one", b"two"])
+    stores.database.write("UPDATE sample SET content = zeroblob(50) WHERE id = 1")
+    found = stores.samples.waiting(CAMPAIGN, 1, after=0, count_max=2)
+    assert [sample.content for sample in found] == [b"two"]
+    assert stores.samples.counts()[CAMPAIGN] == {"open": 1, "broken": 1}
+
+
+def test_a_key_that_did_not_seal_the_queue_is_refused_at_the_start(tmp_path, stores):
+    stores.samples.add(CAMPAIGN, "s", [b"one"])
+    (tmp_path / "state" / "queue.key").write_bytes(bytes(32))
+    with pytest.raises(StorageError, match="restore the key"):
+        open_stores(parse_config({"state": "state"}, {}, base=tmp_path))
 
 
 def test_another_key_opens_nothing():
@@ -175,7 +191,7 @@ def test_a_full_queue_makes_sources_wait_or_drops_the_oldest(stores):
 
 def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space(tmp_path, stores):
     """The limit on file size fails writes just as a full disk does."""
-    stores.campaigns.record([model_pb2.Campaign(campaign_id=CAMPAIGN, name="camp")])
+    stores.campaigns.record([model_pb2.Campaign(campaign_id=CAMPAIGN, name="camp", kind="text")])
     source = parse_config(
         {
             "state": "s",
