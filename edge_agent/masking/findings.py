@@ -1,7 +1,7 @@
 """What detectors say, and how their answers become one list of stretches to hide."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 STRUCTURED_TYPES = frozenset(
@@ -143,6 +143,7 @@ def every_occurrence(
     for found in findings:
         for value in values_of(text[found.start : found.end], found.entity_type, is_ordinary):
             values.setdefault(value, found)
+    findings = [_like_its_origin(text, found, values) for found in findings]
     known = {(found.start, found.end) for found in findings}
     repeats = [
         values[value]._replace(start=start, end=end)
@@ -150,6 +151,14 @@ def every_occurrence(
         if (start, end) not in known
     ]
     return union([*findings, *repeats]) if repeats else list(findings)
+
+
+def _like_its_origin(text: str, found: Finding, values: Mapping[str, Finding]) -> Finding:
+    """A lone last name taken for a company is the person whose full name came before."""
+    origin = values.get(small_letters(text[found.start : found.end]))
+    if origin is not None and origin.entity_type == "PERSON" and found.entity_type in _JOINABLE:
+        return found._replace(entity_type="PERSON")
+    return found
 
 
 def occurrences(text: str, values: Iterable[str]) -> Iterator[tuple[int, int, str]]:

@@ -17,7 +17,8 @@ def replace(raw: str, findings: Sequence[Finding]) -> tuple[str, tuple[MaskedSpa
         findings: Ascending, without overlap, offsets in the raw text.
 
     Returns:
-        Masked text, and the spans with offsets in both texts.
+        Masked text, and the spans with offsets in both texts. A part of a person's name gets the
+        number of the whole name.
 
     >>> found = [Finding(low, low + 3, "PERSON", 1.0) for low in (0, 8, 13)]
     >>> replace("Ann met Bob. ANN left.", found)[0]
@@ -29,10 +30,15 @@ def replace(raw: str, findings: Sequence[Finding]) -> tuple[str, tuple[MaskedSpa
     spans: list[MaskedSpan] = []
     done = length = 0
     for found in findings:
-        key = (found.entity_type, _folded(raw[found.start : found.end]))
+        value = raw[found.start : found.end]
+        key = (found.entity_type, _folded(value))
         if key not in numbers:
             highest[found.entity_type] = highest.get(found.entity_type, 0) + 1
             numbers[key] = highest[found.entity_type]
+            if found.entity_type == "PERSON":
+                # "Fisher" after "Katherine Fisher" is the same person to a reader.
+                for part in value.split():
+                    numbers.setdefault(("PERSON", _folded(part)), numbers[key])
         placeholder = f"<{found.entity_type}_{numbers[key]}>"
         length += found.start - done
         pieces += [raw[done : found.start], placeholder]
