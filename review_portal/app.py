@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from review_portal.portal import PACKAGE, Portal
-from review_portal.routes import labeling, login, pages
+from review_portal.routes import (
+    adjudication,
+    bulk,
+    labeling,
+    login,
+    pages,
+    people_pages,
+    quality,
+    records,
+    site,
+)
 from review_portal.routes.guard import Perimeter, Refused, json_refused
 
+MODULES = (login, labeling, adjudication, quality, people_pages, pages, bulk, site, records)
 DESCRIPTION = "Labeling of masked items at a site. See docs/portal-api.md."
+
+
+def refused(request: Request, error: Exception) -> Response:
+    """Answers a refusal: JSON to scripts, a page or the login to people."""
+    assert isinstance(error, Refused)
+    is_page = "text/html" in request.headers.get("accept", "")
+    if not is_page or request.url.path.startswith("/api/"):
+        return json_refused(request, error)
+    if error.status_code == 401 and request.method == "GET":
+        return RedirectResponse("/login", 303)
+    context = {"message": error.refusal.message}
+    return pages.page(request, "problem.html", context, status_code=error.status_code)
 
 
 def create_app(portal: Portal) -> FastAPI:
@@ -24,9 +49,9 @@ def create_app(portal: Portal) -> FastAPI:
         openapi_url="/api/openapi.json",
     )
     app.state.portal = portal
-    app.add_exception_handler(Refused, json_refused)
-    for router in (login.router, labeling.router, pages.router):
-        app.include_router(router)
+    app.add_exception_handler(Refused, refused)
+    for module in MODULES:
+        app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=PACKAGE / "static"), name="static")
     app.add_middleware(Perimeter, tls=portal.uses_tls)
     return app

@@ -9,6 +9,7 @@ from pathlib import Path
 from review_portal.access import Access, read_secret
 from review_portal.config import PortalConfig
 from review_portal.coordinator_link import CoordinatorLink
+from review_portal.hints import Hints
 from review_portal.label_store import LabelStore
 from review_portal.texts import Catalogues, load_catalogues
 
@@ -27,6 +28,8 @@ class Portal:
         secret: The portal's own key, 32 bytes.
         catalogues: Texts of the pages by language.
         link: To the coordinator; None while the portal is not enrolled.
+        wake: Asks the link for a turn.
+        hints: Adds calibrated confidence and typical words to items; None leaves them out.
     """
 
     config: PortalConfig
@@ -37,6 +40,7 @@ class Portal:
     catalogues: Catalogues
     link: CoordinatorLink | None = None
     wake: Callable[[], None] = field(default=lambda: None)
+    hints: Hints | None = None
 
     @property
     def uses_tls(self) -> bool:
@@ -61,5 +65,6 @@ def open_portal(
         secret=secret,
         catalogues=load_catalogues(PACKAGE / "locales"),
         link=link,
+        hints=Hints(store, clock),
         wake=link.wake if link is not None else lambda: None,
     )

@@ -184,9 +184,8 @@ Overseer = Annotated[Visitor, Depends(allow(Role.SITE_LEAD, Role.AUDITOR))]
 Quality = Annotated[Visitor, Depends(allow(Role.SITE_LEAD, Role.AUDITOR, Role.ADJUDICATOR))]
 
 
-def json_refused(_: Request, error: Exception) -> JSONResponse:
+def json_refused(_: Request, error: Refused) -> JSONResponse:
     """Turns a refusal into its JSON."""
-    assert isinstance(error, Refused)
     return JSONResponse(error_body(error.refusal), error.status_code)
 
 

@@ -42,9 +42,7 @@ def item_body(portal: Portal, campaign: Campaign, queued: QueuedItem, expert_id:
     content = unseal_item(portal.store.keys, campaign.campaign_id, queued.item_id, queued.sealed)
     suggestion = None
     if queued.suggestion_index is not None and queued.confidence is not None:
-        suggestion = SuggestionBody(
-            class_index=queued.suggestion_index, confidence=round(queued.confidence, 4)
-        )
+        suggestion = _suggestion(portal, campaign, queued)
     proof = lease_proof(
         portal.secret, expert_id=expert_id, item_id=queued.item_id, lease_id=queued.lease_id
     )
@@ -63,8 +61,30 @@ def item_body(portal: Portal, campaign: Campaign, queued: QueuedItem, expert_id:
         language=queued.language,
         mask_level=queued.mask_level,
         mask_spans=list(queued.mask_spans),
+        evidence=_evidence(portal, campaign, queued, content),
         candidate_id=queued.candidate_id.hex(),
         content_sha256=queued.content_sha256.hex(),
+    )
+
+
+def _evidence(
+    portal: Portal, campaign: Campaign, queued: QueuedItem, content: bytes
+) -> list[tuple[int, int]]:
+    if queued.kind != Kind.TEXT.value or portal.hints is None or queued.suggestion_index is None:
+        return []
+    text = content.decode("utf-8", "replace")
+    return portal.hints.evidence(campaign, text, queued.suggestion_index)
+
+
+def _suggestion(portal: Portal, campaign: Campaign, queued: QueuedItem) -> SuggestionBody:
+    raw = queued.confidence or 0.0
+    shown = raw
+    if portal.hints is not None:
+        shown = portal.hints.confidence(campaign, queued.model_version, raw)
+    return SuggestionBody(
+        class_index=queued.suggestion_index or 0,
+        confidence=round(shown, 4),
+        raw_confidence=round(raw, 4),
     )
 
 

@@ -30,12 +30,13 @@ from review_portal.routes.shapes import (
     UndoBody,
 )
 from review_portal.store import annotations as decisions
-from review_portal.store import counters, flags, queue
+from review_portal.store import counters, flags, queue, site_view
 from review_portal.store.campaigns import (
     find_campaign_named,
     list_campaigns,
     settings_of,
 )
+from review_portal.store.people import Person
 
 router = APIRouter(prefix="/api", tags=["labeling"])
 
@@ -60,6 +61,20 @@ async def campaigns(portal: PortalOf, _: VisitorOf) -> list[CampaignBody]:
     return await portal.store.database.read_soon(work)
 
 
+def _may_take(
+    connection: Connection, campaign: Campaign, person: Person, now: float
+) -> Refusal | None:
+    if campaign.state != "ACTIVE":
+        return CAMPAIGN_PAUSED
+    skill = settings_of(connection, campaign.campaign_id).skill
+    if skill and skill not in person.skills:
+        return Refusal("SKILL", f"this campaign is for people with the skill {skill!r}")
+    quota = person.daily_quota
+    if quota and site_view.decided_today(connection, person.person_id, now) >= quota:
+        return Refusal("QUOTA_DONE", f"your {quota} decisions of today are done; thank you")
+    return None
+
+
 @router.get("/queue")
 async def fetch_queue(
     portal: PortalOf,
@@ -80,8 +95,9 @@ async def fetch_queue(
         found = find_campaign_named(connection, campaign)
         if found is None:
             return CAMPAIGN_UNKNOWN
-        if found.state != "ACTIVE":
-            return CAMPAIGN_PAUSED
+        refused = _may_take(connection, found, person, now)
+        if refused is not None:
+            return refused
         request = queue.LeaseRequest(
             person.person_id,
             found.campaign_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +27,17 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-NAVIGATION = (("/label", "nav.label", frozenset({Role.EXPERT, Role.ADJUDICATOR})),)
+NAVIGATION = (
+    ("/label", "nav.label", frozenset({Role.EXPERT, Role.ADJUDICATOR})),
+    ("/bulk", "nav.bulk", frozenset({Role.EXPERT, Role.ADJUDICATOR})),
+    ("/adjudicate", "nav.adjudicate", frozenset({Role.ADJUDICATOR})),
+    ("/notes", "nav.notes", frozenset({Role.EXPERT, Role.ADJUDICATOR, Role.SITE_LEAD})),
+    ("/site", "nav.site", frozenset({Role.SITE_LEAD, Role.AUDITOR})),
+    ("/quality", "nav.quality", frozenset({Role.SITE_LEAD, Role.AUDITOR, Role.ADJUDICATOR})),
+    ("/people", "nav.people", frozenset({Role.SITE_LEAD})),
+    ("/audit", "nav.audit", frozenset({Role.SITE_LEAD, Role.AUDITOR})),
+    ("/account", "nav.account", frozenset(Role)),
+)
 
 
 def locale_of(request: Request, portal: Portal, own: str) -> str:
@@ -55,6 +66,8 @@ def page(
     shown = TEMPLATES.get_template(template).render(
         {
             "t": text,
+            "day": _day,
+            "moment": _moment,
             "locale": locale,
             "person": person,
             "links": links,
@@ -68,6 +81,20 @@ def page(
     return HTMLResponse(shown, status_code)
 
 
+def _day(at: float) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%d")
+
+
+def _moment(at: float) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def texts_for(request: Request, portal: Portal, own: str, prefix: str) -> dict[str, str]:
+    """Returns the texts that a page's script needs, in the reader's language."""
+    catalogue = portal.catalogues.of(locale_of(request, portal, own))
+    return {key: text for key, text in catalogue.items() if key.startswith(prefix)}
+
+
 @router.get("/label")
 async def label_page(request: Request, portal: PortalOf, campaign: str = "") -> Response:
     """The labeling loop."""
@@ -79,7 +106,7 @@ async def label_page(request: Request, portal: PortalOf, campaign: str = "") -> 
     known = portal.store.campaigns()
     chosen = next((c for c in known if c.name == campaign), known[0] if known else None)
     locale = locale_of(request, portal, visitor.person.locale)
-    texts = {k: v for k, v in portal.catalogues.of(locale).items() if k.startswith("label.")}
+    texts = texts_for(request, portal, visitor.person.locale, "label.")
     boot = {
         "campaign": None if chosen is None else chosen.name,
         "csrf_token": visitor.csrf_token,

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from review_portal.core.model import Role
+
 HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Token = Annotated[str, Field(min_length=8, max_length=64)]
 
@@ -85,11 +87,60 @@ class FlagBody(Body):
     note: str = Field("", max_length=4000)
 
 
+CampaignName = Annotated[str, Field(max_length=80)]
+BatchToken = Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")]
+
+
+class AdjudicationForm(BaseModel):
+    """The form of one dispute; class -1 is "nobody can tell"."""
+
+    item_id: HexId
+    class_index: int = Field(ge=-1)
+    note: str = Field(max_length=4000)
+    campaign: CampaignName = ""
+
+
+class BulkForm(BaseModel):
+    """One answer for a group of items, their ids separated by commas."""
+
+    item_ids: str = Field(pattern=r"^[0-9a-f]{32}(,[0-9a-f]{32}){0,49}$")
+    class_index: int = Field(ge=0)
+    token: BatchToken
+    campaign: CampaignName
+
+
+class BulkUndoForm(BaseModel):
+    """Which approval to take back."""
+
+    token: BatchToken
+    campaign: CampaignName
+
+
+class NewPersonForm(BaseModel):
+    """Somebody who gets a login."""
+
+    username: str = Field(max_length=40)
+    password: str = Field(max_length=256)
+    role: Role
+    display_name: str = Field("", max_length=80)
+
+
+class PreferencesBody(Body):
+    """Choices of one's own; absent ones stay as they are."""
+
+    theme: Literal["auto", "light", "dark"] | None = None
+    single_keys: bool | None = None
+    suggestions: bool | None = None
+    evidence: bool | None = None
+    keys: dict[str, list[Annotated[str, Field(max_length=20)]]] | None = None
+
+
 class SuggestionBody(BaseModel):
-    """What the model says."""
+    """What the model says. `confidence` is corrected by how often it was right at this site."""
 
     class_index: int
     confidence: float
+    raw_confidence: float
 
 
 class ItemBody(BaseModel):
@@ -113,6 +164,9 @@ class ItemBody(BaseModel):
     language: str
     mask_level: str
     mask_spans: list[tuple[int, int, str]]
+    evidence: list[tuple[int, int]] = Field(
+        default_factory=list, description="words typical of the suggestion at this site"
+    )
     candidate_id: str
     content_sha256: str
 

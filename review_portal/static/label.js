@@ -1,7 +1,7 @@
 // The labeling loop: a ring of leased items, one key per decision, nothing waits for the server.
 
 import { Outbox } from "./outbox.js";
-import { element, show } from "./show.js";
+import { element, selectedSpan, show, showText } from "./show.js";
 
 const RING = 20;
 const REFILL_AT = 10;
@@ -10,8 +10,8 @@ const RETRY_MILLISECONDS = 4000;
 const HEARTBEAT_MILLISECONDS = 60000;
 const IDLE_SECONDS = 60;
 const DEFAULT_KEYS = {
-  accept: ["Enter", " "], cannot_tell: ["0"], undo: ["u", "Backspace"], skip: ["s"], note: ["n"],
-  flag: ["f"], guideline: ["g"], search: ["/"], help: ["?"],
+  accept: ["Enter", " "], cannot_tell: ["0", "x"], undo: ["u", "Backspace"], skip: ["s"], note: ["n"],
+  flag: ["f"], guideline: ["g"], evidence: ["e"], search: ["/"], help: ["?"],
 };
 
 const desk = document.getElementById("desk");
@@ -22,6 +22,11 @@ const keysOn = boot.preferences.single_keys !== false;
 const at = (id) => document.getElementById(id);
 
 let classes = [];
+let mode = "single";
+let named = false;
+let picked = new Set();
+let marks = [];
+let evidenceOn = boot.preferences.evidence !== false;
 let ring = [];
 let current = null;
 let history = [];
@@ -84,6 +89,7 @@ function noteActivity(now = performance.now()) {
 }
 
 function prepared(item) {
+  item.evidence_shown = evidenceOn;
   item.shown = show(item, texts);
   return item;
 }
@@ -215,6 +221,8 @@ function next() {
   at("note").value = "";
   at("note-box").hidden = true;
   at("search").value = "";
+  picked = new Set();
+  marks = [];
   activeSeconds = 0;
   lastActive = performance.now();
   render();
@@ -232,6 +240,7 @@ function render() {
     at("search-box").hidden = true;
     return;
   }
+  if (mode === "spans") current.shown = showText(current, texts);
   box.replaceChildren(current.shown);
   renderFacts();
   renderSuggestion();
@@ -255,10 +264,21 @@ function sureness(confidence) {
   return { level, words: texts[`label.sure.${level}`] };
 }
 
+// Classes that are named by digits have those digits as their keys.
+const classKey = (index, place) => (named ? classes[index] : place < 9 ? String(place + 1) : "");
+
 const suggested = () => (boot.preferences.suggestions === false ? null : current?.suggestion ?? null);
 
 function renderSuggestion() {
   const suggestion = suggested();
+  if (mode !== "single") {
+    const submit = element("button", { type: "button", class: "primary accept" },
+      element("span", {}, texts["label.submit"]), element("span", { class: "key-hint" }, keyName(keys.accept[0])));
+    submit.addEventListener("click", submitChosen);
+    const hint = texts[mode === "multi" ? "label.multi_hint" : "label.spans_hint"];
+    at("suggestion").replaceChildren(element("p", { class: "hint" }, hint), submit);
+    return;
+  }
   if (!suggestion) {
     at("suggestion").replaceChildren(element("p", { class: "hint" }, texts["label.no_suggestion"]));
     return;
@@ -280,45 +300,102 @@ function renderSuggestion() {
 // At most nine classes keep the order of the schema; more are listed by how likely they are.
 function orderedClasses() {
   const all = classes.map((_, index) => index);
-  if (classes.length <= 9) return all;
+  if (!isMany()) return all;
   const p = current.probabilities;
   return p.length ? all.sort((a, b) => p[b] - p[a] || a - b) : all;
 }
 
+const isMany = () => classes.length > 12;
+
+function choose(index) {
+  if (mode === "multi") {
+    if (!picked.delete(index)) picked.add(index);
+    renderClasses();
+  } else if (mode === "spans") mark(index);
+  else decide({ class_index: index });
+}
+
+function mark(index) {
+  const span = selectedSpan(at("item").querySelector(".text"));
+  if (!span) return toast(texts["label.select_first"]);
+  marks = marks.filter((m) => m.end <= span.start || m.start >= span.end);
+  marks.push({ ...span, class_index: index });
+  document.getSelection().removeAllRanges();
+  renderMarks();
+}
+
+function renderMarks() {
+  current.shown = showText(current, texts, marks, classes);
+  at("item").replaceChildren(current.shown);
+  const words = (m) => Array.from(current.text).slice(m.start, m.end).join("");
+  const buttons = marks.map((m) => {
+    const name = classes[m.class_index];
+    const button = element("button", { type: "button", class: "quiet" }, `${words(m)}: ${name} ×`);
+    button.setAttribute("aria-label", fill("label.span_remove", { text: words(m), name }));
+    button.addEventListener("click", () => {
+      marks = marks.filter((other) => other !== m);
+      renderMarks();
+    });
+    return button;
+  });
+  at("facts").replaceChildren(...(buttons.length ? buttons : [element("p", { class: "fact" }, texts["label.spans_none"])]));
+}
+
+function submitChosen() {
+  if (mode === "multi") {
+    const chosen = [...picked].sort((a, b) => a - b);
+    if (chosen.length) decide({ class_index: chosen[0], class_indices: chosen });
+    else acceptSuggestion();
+  } else decide({ spans: marks.map(({ start, end, class_index }) => ({ start, end, class_index })) });
+}
+
 function renderClasses() {
-  const many = classes.length > 9;
+  const many = isMany();
   at("search-box").hidden = !many;
   const words = at("search").value.trim().toLowerCase();
   const order = orderedClasses();
   const matching = words ? order.filter((index) => classes[index].toLowerCase().includes(words)) : order;
   current.listed = matching;
-  const listed = matching.slice(0, words ? 30 : 9);
+  const listed = matching.slice(0, words ? 30 : many ? 9 : 12);
+  at("classes").classList.toggle("many", classes.length > 6);
   const buttons = listed.map((index, place) => {
     const button = element("button", { type: "button", class: "class" },
-      element("span", { class: "key-hint" }, place < 9 ? String(place + 1) : ""),
+      element("span", { class: "key-hint" }, keysOn ? classKey(index, place) : ""),
       element("span", { class: "class-name" }, classes[index]));
     button.dataset.index = index;
     if (suggested()?.class_index === index) button.classList.add("suggested");
-    button.addEventListener("click", () => decide({ class_index: index }));
+    if (mode === "multi") button.setAttribute("aria-pressed", String(picked.has(index)));
+    // A click would take the focus, and with it the selected words.
+    if (mode === "spans") button.addEventListener("pointerdown", (event) => event.preventDefault());
+    button.addEventListener("click", () => choose(index));
     return button;
   });
   const heading = many && !words ? [element("p", { class: "hint" }, texts["label.classes_likely"])] : [];
   at("classes").replaceChildren(...heading, ...(buttons.length ? buttons : [element("p", { class: "hint" }, texts["label.search_none"])]));
 }
 
-const ACTIONS = { cannot_tell: () => decide({ reason_code: "unclear" }), skip, undo, note: openNote, flag: openFlag, guideline: toggleGuideline, help: openKeys };
+const ACTIONS = { cannot_tell: () => decide({ reason_code: "unclear" }), skip, undo, note: openNote, flag: openFlag, guideline: toggleGuideline, evidence: toggleEvidence, help: openKeys };
 
 function renderActions() {
-  const labels = { cannot_tell: "label.cannot_tell", skip: "label.skip", undo: "label.undo", note: "label.note", flag: "label.flag", guideline: "label.guideline", help: "label.keys" };
+  const labels = { cannot_tell: "label.cannot_tell", skip: "label.skip", undo: "label.undo", note: "label.note", flag: "label.flag", guideline: "label.guideline", evidence: "label.evidence", help: "label.keys" };
   at("actions").replaceChildren(
-    ...Object.entries(ACTIONS).map(([name, run]) => {
+    ...Object.entries(ACTIONS).filter(([name]) => name !== "evidence" || current.kind === "text").map(([name, run]) => {
       const button = element("button", { type: "button", class: "quiet", id: `do-${name}` },
-        element("span", {}, texts[labels[name]]), element("span", { class: "key-hint" }, keyName(keys[name]?.[0] ?? "")));
+        element("span", {}, texts[labels[name]]), element("span", { class: "key-hint" }, keyName(freeKey(name))));
       button.disabled = name === "undo" && history.length === 0;
       button.addEventListener("click", run);
       return button;
     }),
   );
+}
+
+const freeKey = (name) => (keys[name] ?? []).find((key) => !(named && /^[0-9]$/.test(key))) ?? "";
+
+function toggleEvidence() {
+  evidenceOn = !evidenceOn;
+  for (const item of [current, ...ring, ...history.map((past) => past.item)])
+    if (item?.kind === "text") prepared(item);
+  if (current) at("item").replaceChildren(current.shown);
 }
 
 function keyName(key) {
@@ -327,6 +404,11 @@ function keyName(key) {
 }
 
 function accept() {
+  if (mode === "single") acceptSuggestion();
+  else submitChosen();
+}
+
+function acceptSuggestion() {
   const suggestion = suggested();
   if (suggestion) decide({ class_index: suggestion.class_index });
 }
@@ -348,7 +430,7 @@ function toggleGuideline() {
 }
 
 function openKeys() {
-  const rows = [["digits", ["1–9"]], ...Object.entries(keys)];
+  const rows = [["digits", [named ? "0–9" : "1–9"]], ...Object.entries(keys)];
   at("keys-list").replaceChildren(
     ...rows.flatMap(([name, bound]) => [
       element("dt", {}, ...bound.map((key) => element("kbd", {}, keyName(key) || key))),
@@ -376,15 +458,15 @@ function onKey(event) {
     if (event.key === "Escape" && !event.target.closest("dialog")) at("item").focus();
     if (event.target.id === "search" && event.key === "Enter" && current?.listed?.length) {
       event.preventDefault();
-      decide({ class_index: current.listed[0] });
+      choose(current.listed[0]);
+      event.target.blur();
     }
     return;
   }
   if (!keysOn || event.repeat) return;
   // Enter and space on a focused control do what that control says.
   if ((event.key === "Enter" || event.key === " ") && event.target.closest("a, button, summary")) return;
-  const digit = /^[1-9]$/.test(event.key) ? Number(event.key) : 0;
-  const run = digit ? () => chooseDigit(digit) : boundTo(event.key);
+  const run = (/^[0-9]$/.test(event.key) && classOfDigit(event.key)) || boundTo(event.key);
   if (!run) return;
   event.preventDefault();
   run();
@@ -396,15 +478,18 @@ function boundTo(key) {
   return found ? actions[found] : null;
 }
 
-function chooseDigit(digit) {
-  const index = current?.listed?.[digit - 1];
-  if (index !== undefined) decide({ class_index: index });
+function classOfDigit(key) {
+  const index = named ? classes.indexOf(key) : current?.listed?.[Number(key) - 1];
+  return index === undefined || index < 0 ? null : () => choose(index);
 }
 
 async function start() {
   outbox = await Outbox.open(boot.person_id);
   const { answer } = await call("/api/campaigns").catch(() => ({ answer: [] }));
-  classes = (Array.isArray(answer) ? answer : []).find((c) => c.name === boot.campaign)?.classes ?? [];
+  const campaign = (Array.isArray(answer) ? answer : []).find((c) => c.name === boot.campaign);
+  classes = campaign?.classes ?? [];
+  mode = campaign?.kind === "text" ? campaign.answer_mode : campaign?.answer_mode === "multi" ? "multi" : "single";
+  named = classes.every((name) => /^[0-9]$/.test(name));
   document.addEventListener("keydown", onKey);
   for (const name of ["pointermove", "keydown", "scroll"])
     document.addEventListener(name, () => noteActivity(), { passive: true });

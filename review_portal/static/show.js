@@ -20,21 +20,51 @@ function drawn(name, attributes, ...children) {
   return made;
 }
 
-// Text with its placeholders as chips. Offsets count code points.
-function showText(item, texts) {
+// Text with its placeholders as chips, typical words underlined and marked spans. Offsets count
+// code points, so that they mean the same in every language.
+export function showText(item, texts, marks = [], classes = []) {
   const characters = Array.from(item.text);
+  const layers = [
+    ...item.mask_spans.map(([start, end, type]) => ({ start, end, type, sort: "masked" })),
+    ...marks.map((mark, place) => ({ ...mark, place, sort: "marked" })),
+    ...(item.evidence || []).map(([start, end]) => ({ start, end, sort: "evident" })),
+  ];
+  const rank = { masked: 0, marked: 1, evident: 2 };
+  layers.sort((a, b) => a.start - b.start || rank[a.sort] - rank[b.sort]);
   const parts = [];
   let at = 0;
-  for (const [start, end, type] of [...item.mask_spans].sort((a, b) => a[0] - b[0])) {
-    if (start < at || end > characters.length) continue;
-    parts.push(characters.slice(at, start).join(""));
-    const chip = element("span", { class: "masked", title: `${texts["label.masked"]}: ${type}` });
-    chip.textContent = characters.slice(start, end).join("");
-    parts.push(chip);
-    at = end;
+  for (const layer of layers) {
+    if (layer.start < at || layer.end > characters.length) continue;
+    parts.push(characters.slice(at, layer.start).join(""));
+    const words = characters.slice(layer.start, layer.end).join("");
+    const piece = element("span", { class: layer.sort }, words);
+    if (layer.sort === "masked") piece.title = `${texts["label.masked"]}: ${layer.type}`;
+    if (layer.sort === "marked") piece.append(element("sub", {}, classes[layer.class_index]));
+    if (layer.sort === "evident" && !item.evidence_shown) piece.className = "";
+    parts.push(piece);
+    at = layer.end;
   }
   parts.push(characters.slice(at).join(""));
   return element("div", { class: "text", dir: "auto", lang: item.language || "" }, ...parts);
+}
+
+// Where the reader's selection lies in a shown text, in code points; null outside of it.
+export function selectedSpan(box) {
+  const selection = document.getSelection();
+  if (!selection || selection.isCollapsed || !box || !selection.rangeCount) return null;
+  const range = selection.getRangeAt(0);
+  if (!box.contains(range.startContainer) || !box.contains(range.endContainer)) return null;
+  const before = (node, offset) => {
+    const lead = document.createRange();
+    lead.setStart(box, 0);
+    lead.setEnd(node, offset);
+    const copy = lead.cloneContents();
+    for (const name of copy.querySelectorAll("sub")) name.remove();
+    return Array.from(copy.textContent).length;
+  };
+  const start = before(range.startContainer, range.startOffset);
+  const end = before(range.endContainer, range.endOffset);
+  return start < end ? { start, end } : null;
 }
 
 function showImage(item, texts) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
@@ -64,12 +65,20 @@ def check_answer(campaign: Campaign, answer: Answer) -> Refusal | None:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What a decision is about: campaign, item row, and the slot it fills; None when late."""
+class Placement:
+    """What a decision is about.
+
+    Attributes:
+        campaign: Campaign of the item.
+        row: The item's row.
+        purpose: Why the answer was wanted.
+        slot_id: The slot that it fills; None when it fills none.
+    """
 
     campaign: Campaign
-    row: Row[tuple[object, ...]]
-    filled: Row[tuple[object, ...]] | None
+    row: Any
+    purpose: Purpose
+    slot_id: int | None = None
 
 
 def record(connection: Connection, desk: Desk, decision: Decision) -> Receipt | Refusal:
@@ -94,7 +103,10 @@ def record(connection: Connection, desk: Desk, decision: Decision) -> Receipt | 
     found = _slot_for(connection, desk, row, decision)
     if isinstance(found, Refusal):
         return found
-    return _store(connection, desk, decision, _Place(campaign, row, found))
+    placement = Placement(campaign, row, Purpose.LATE)
+    if found is not None:
+        placement = Placement(campaign, row, Purpose(found.purpose), found.slot_id)
+    return _store(connection, desk, decision, placement)
 
 
 def _repeated(connection: Connection, desk: Desk, decision: Decision) -> Receipt | None:
@@ -141,13 +153,35 @@ def _answered_before(connection: Connection, desk: Desk, item_number: int) -> bo
     return connection.execute(earlier.limit(1)).first() is not None
 
 
-def _store(connection: Connection, desk: Desk, decision: Decision, place: _Place) -> Receipt:
-    row, filled = place.row, place.filled
-    annotation_id = _insert(connection, desk, decision, place)
-    if filled is not None:
+def _store(connection: Connection, desk: Desk, decision: Decision, placement: Placement) -> Receipt:
+    row = placement.row
+    annotation_id = insert_annotation(connection, desk, decision, placement)
+    _fill_slot(connection, desk, placement)
+    if decision.note:
+        where = notes.NotePlace(row.campaign_id, row.item_number, desk.expert_id, desk.now)
+        text = notes.NoteText(decision.note, decision.answer.class_index)
+        notes.put(connection, desk.keys, where, text)
+    is_late = placement.purpose is Purpose.LATE
+    event = audit.Event(
+        f"person:{desk.expert_id}",
+        "item.annotated",
+        row.item_id.hex(),
+        {"annotation": annotation_id, "answer": decision.answer.key, "late": is_late},
+    )
+    audit.append(connection, desk.now, event)
+    state = row.state
+    if placement.purpose is Purpose.WORK and state not in FINAL_UNLABELED:
+        state = settling.settle_item(
+            connection, row.item_number, now=desk.now, delay_seconds=desk.outcome_delay_seconds
+        )
+    return Receipt("late" if is_late else "stored", state, annotation_id)
+
+
+def _fill_slot(connection: Connection, desk: Desk, placement: Placement) -> None:
+    if placement.slot_id is not None:
         connection.execute(
             update(slot)
-            .where(slot.c.slot_id == filled.slot_id)
+            .where(slot.c.slot_id == placement.slot_id)
             .values(
                 state=SlotState.DONE.value,
                 expert_id=desk.expert_id,
@@ -155,36 +189,22 @@ def _store(connection: Connection, desk: Desk, decision: Decision, place: _Place
                 lease_until=None,
             )
         )
-    if decision.note:
-        where = notes.NotePlace(row.campaign_id, row.item_number, desk.expert_id, desk.now)
-        text = notes.NoteText(decision.note, decision.answer.class_index)
-        notes.put(connection, desk.keys, where, text)
-    event = audit.Event(
-        f"person:{desk.expert_id}",
-        "item.annotated",
-        row.item_id.hex(),
-        {"annotation": annotation_id, "answer": decision.answer.key, "late": filled is None},
-    )
-    audit.append(connection, desk.now, event)
-    state = row.state
-    if filled is not None and filled.purpose == Purpose.WORK.value and state not in FINAL_UNLABELED:
-        state = settling.settle_item(
-            connection, row.item_number, now=desk.now, delay_seconds=desk.outcome_delay_seconds
-        )
-    return Receipt("late" if filled is None else "stored", state, annotation_id)
 
 
-def _insert(connection: Connection, desk: Desk, decision: Decision, place: _Place) -> int:
-    row, filled, campaign = place.row, place.filled, place.campaign
+def insert_annotation(
+    connection: Connection, desk: Desk, decision: Decision, placement: Placement
+) -> int:
+    """Adds an annotation. Returns its number."""
+    row, campaign = placement.row, placement.campaign
     abstained = decision.answer.key is None
     return insert_row(
         connection,
         annotation.insert().values(
             item_number=row.item_number,
             campaign_id=row.campaign_id,
-            slot_id=None if filled is None else filled.slot_id,
+            slot_id=placement.slot_id,
             expert_id=desk.expert_id,
-            purpose=Purpose.LATE.value if filled is None else filled.purpose,
+            purpose=placement.purpose.value,
             schema_version=campaign.schema_version,
             guideline_digest=hashlib.sha256(campaign.guideline.encode()).digest(),
             class_index=decision.answer.class_index,

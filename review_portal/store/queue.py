@@ -15,7 +15,8 @@ from sqlalchemy.dialects.sqlite import insert
 
 from review_portal.core.leasing import Slot, choose_slots
 from review_portal.core.model import SlotState
-from review_portal.store import audit
+from review_portal.store import audit, checks
+from review_portal.store.campaigns import settings_of
 from review_portal.store.sealing import KeyRing
 from review_portal.store.tables import item, item_content, slot
 from review_portal.store.tables import skip as skip_rows
@@ -86,6 +87,7 @@ class QueuedItem:
     mask_spans: tuple[tuple[int, int, str], ...]
     candidate_id: bytes
     content_sha256: bytes
+    priority: int = 0
 
 
 def reopen_expired(connection: Connection, now: float) -> int:
@@ -107,6 +109,9 @@ def lease(connection: Connection, request: LeaseRequest) -> tuple[QueuedItem, ..
     reopen_expired(connection, request.now)
     held = _held_ids(connection, request)
     wanted = min(request.count, LEASE_COUNT_MAX) - len(held)
+    settings = settings_of(connection, request.campaign_id)
+    checked = checks.lease_checks(connection, request, settings, wanted)
+    wanted -= len(checked)
     fresh = _choose(connection, request, wanted) if wanted > 0 else ()
     if held:
         connection.execute(
@@ -114,8 +119,12 @@ def lease(connection: Connection, request: LeaseRequest) -> tuple[QueuedItem, ..
         )
     for slot_id in fresh:
         _take(connection, request, slot_id)
-    queued = _load(connection, (*held, *fresh))
-    new_leases = queued[len(held) :]
+    queued = _load(connection, (*held, *checked, *fresh))
+    queued = checks.disguised(connection, queued, request.campaign_id)
+    known = {entry.lease_id for entry in queued[: len(held)]}
+    # Order by priority, then by chance: nothing tells a check from its place.
+    queued = tuple(sorted(queued, key=lambda entry: (entry.priority, entry.lease_id)))
+    new_leases = [entry for entry in queued if entry.lease_id not in known]
     audit.append(
         connection,
         request.now,
@@ -208,7 +217,14 @@ def _take(connection: Connection, request: LeaseRequest, slot_id: int) -> None:
 
 def _load(connection: Connection, slot_ids: Sequence[int]) -> tuple[QueuedItem, ...]:
     rows = connection.execute(
-        select(item, item_content.c.sealed, slot.c.slot_id, slot.c.lease_id, slot.c.lease_until)
+        select(
+            item,
+            item_content.c.sealed,
+            slot.c.slot_id,
+            slot.c.lease_id,
+            slot.c.lease_until,
+            slot.c.priority,
+        )
         .join(slot, slot.c.item_number == item.c.item_number)
         .join(item_content, item_content.c.item_number == item.c.item_number)
         .where(slot.c.slot_id.in_(slot_ids))
@@ -236,6 +252,7 @@ def _queued(row: Row[tuple[object, ...]]) -> QueuedItem:
         mask_spans=tuple((s, e, name) for s, e, name in json.loads(row.mask_spans)),
         candidate_id=row.candidate_id,
         content_sha256=row.content_sha256,
+        priority=row.priority,
     )
 
 

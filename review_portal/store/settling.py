@@ -16,6 +16,8 @@ from review_portal.store.database import insert_row
 from review_portal.store.tables import annotation, item, label
 
 STOOD, CORRECTED = 1, 2
+GOLD_AGREEMENT_COUNT = 3
+"""Experts who must agree before an item may check others."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def settle_item(
                 _median([a.seconds for a in answers]),
             )
             put_label(connection, row, new, now=now, send_after=now + delay_seconds)
+            if settlement is Settlement.AGREEMENT and len(answers) >= GOLD_AGREEMENT_COUNT:
+                mark_gold(connection, item_number)
             return ItemState.LABELED.value
         case Dispute():
             items.change_state(connection, item_number, ItemState.DISPUTED)
@@ -190,6 +194,11 @@ def _supersede(connection: Connection, item_number: int, label_id: int) -> None:
         if row.settlement != Settlement.WITHDRAWN.value:
             name = counters.label_name(row.split, row.class_index, row.origin)
             counters.bump(connection, row.campaign_id, name, -1)
+
+
+def mark_gold(connection: Connection, item_number: int) -> None:
+    """Lets an item that was settled beyond doubt check other experts."""
+    connection.execute(update(item).where(item.c.item_number == item_number).values(is_gold=True))
 
 
 def reopen_item(connection: Connection, item_number: int, *, now: float) -> Refusal | None:

@@ -1,0 +1,171 @@
+"""People of the site, and everybody's own account."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form, Request
+from sqlalchemy import Connection
+from starlette.responses import RedirectResponse, Response
+
+from review_portal.core.model import Refusal, Role
+from review_portal.errors import AccessError
+from review_portal.routes.guard import PortalOf, Refused, SiteLead, VisitorOf
+from review_portal.routes.pages import page
+from review_portal.routes.shapes import NewPersonForm, PreferencesBody
+from review_portal.store import audit, people
+
+router = APIRouter()
+TOKEN_DAYS = 90
+
+
+@router.get("/people", include_in_schema=False)
+async def people_page(request: Request, portal: PortalOf, _: SiteLead) -> Response:
+    """Everybody with a login."""
+    found = await portal.store.database.read_soon(people.list_people)
+    context = {"people": found, "roles": list(Role)}
+    return page(request, "people.html", context)
+
+
+@router.post("/people", include_in_schema=False)
+async def add_person(
+    portal: PortalOf, _: SiteLead, form: Annotated[NewPersonForm, Form()]
+) -> Response:
+    """Gives somebody a login."""
+    try:
+        await asyncio.to_thread(
+            portal.access.add_person,
+            form.username.strip().lower(),
+            form.password,
+            role=form.role,
+            display_name=form.display_name.strip(),
+        )
+    except AccessError as error:
+        raise Refused(409, Refusal("PERSON", str(error))) from None
+    return RedirectResponse("/people", 303)
+
+
+@router.post("/people/{person_id}", include_in_schema=False)
+async def change_person(
+    request: Request, portal: PortalOf, visitor: SiteLead, person_id: int
+) -> Response:
+    """Changes somebody's role, hours, quota, languages and skills, or locks them out."""
+    form = await request.form()
+    if person_id == visitor.person.person_id:
+        raise Refused(409, Refusal("OWN_RIGHTS", "somebody else must change your own rights"))
+    changes: dict[str, Any] = {
+        "role": Role(str(form.get("role", "expert"))).value,
+        "hours_per_day": min(24.0, max(0.0, float(str(form.get("hours_per_day", "1"))))),
+        "daily_quota": max(0, int(str(form.get("daily_quota", "0")))),
+        "languages": _listed(form.get("languages")),
+        "skills": _listed(form.get("skills")),
+        "is_disabled": form.get("is_disabled") == "on",
+    }
+    now, actor = portal.clock(), f"person:{visitor.person.person_id}"
+
+    def work(connection: Connection) -> None:
+        known = people.find_person(connection, person_id)
+        if known is None:
+            return
+        # Only a real change of rights ends somebody's sessions.
+        if known.role.value == changes["role"] and known.is_disabled == changes["is_disabled"]:
+            del changes["role"], changes["is_disabled"]
+        people.change_person(connection, person_id, changes)
+        audit.append(connection, now, audit.Event(actor, "person.changed", str(person_id), changes))
+
+    await portal.store.database.write_soon(work)
+    return RedirectResponse("/people", 303)
+
+
+def _listed(value: object) -> list[str]:
+    return [part.strip() for part in str(value or "").split(",") if part.strip()][:20]
+
+
+@router.get("/account", include_in_schema=False)
+async def account_page(request: Request, portal: PortalOf, visitor: VisitorOf) -> Response:
+    """One's own language, look, keys and API tokens."""
+    return await _account(request, portal, visitor, "")
+
+
+async def _account(request: Request, portal: PortalOf, visitor: VisitorOf, made: str) -> Response:
+    person_id = visitor.person.person_id
+    tokens = await portal.store.database.read_soon(lambda c: people.list_api_tokens(c, person_id))
+    context = {
+        "tokens": tokens,
+        "made": made,
+        "locales": portal.catalogues.locales(),
+        "preferences": dict(visitor.person.preferences),
+        "now": portal.clock(),
+    }
+    return page(request, "account.html", context)
+
+
+@router.post("/account", include_in_schema=False)
+async def change_account(
+    request: Request,
+    portal: PortalOf,
+    visitor: VisitorOf,
+    locale: Annotated[str, Form(max_length=5)] = "",
+    theme: Annotated[Literal["auto", "light", "dark"], Form()] = "auto",
+) -> Response:
+    """Stores language, look and keys."""
+    form = await request.form()
+    keys = {
+        name.removeprefix("key_"): [part for part in str(value).split(" ") if part][:3]
+        for name, value in form.items()
+        if name.startswith("key_")
+    }
+    preferences = {
+        "theme": theme,
+        "single_keys": form.get("single_keys") == "on",
+        "suggestions": form.get("suggestions") == "on",
+        "evidence": form.get("evidence") == "on",
+        "keys": {name: [_key(k) for k in bound] for name, bound in keys.items() if bound},
+    }
+    known = locale if locale in portal.catalogues.locales() else ""
+    changes = {"preferences": preferences, "locale": known}
+    person_id = visitor.person.person_id
+    await portal.store.database.write_soon(lambda c: people.change_person(c, person_id, changes))
+    return RedirectResponse("/account", 303)
+
+
+def _key(name: str) -> str:
+    return {"Space": " "}.get(name, name)[:20]
+
+
+@router.put("/api/preferences", tags=["session"])
+async def put_preferences(
+    portal: PortalOf, visitor: VisitorOf, body: PreferencesBody
+) -> dict[str, bool]:
+    """Stores keys and other choices of one's own."""
+    merged = {**visitor.person.preferences, **body.model_dump(exclude_none=True)}
+    person_id = visitor.person.person_id
+    await portal.store.database.write_soon(
+        lambda c: people.change_person(c, person_id, {"preferences": merged})
+    )
+    return {"stored": True}
+
+
+@router.post("/account/tokens", include_in_schema=False)
+async def make_token(
+    request: Request,
+    portal: PortalOf,
+    visitor: VisitorOf,
+    purpose: Annotated[str, Form(min_length=1, max_length=80)],
+) -> Response:
+    """Makes an API token and shows it once."""
+    made = await asyncio.to_thread(
+        portal.access.make_api_token, visitor.person.person_id, purpose, days=TOKEN_DAYS
+    )
+    return await _account(request, portal, visitor, made)
+
+
+@router.post("/account/tokens/{token_id}/revoke", include_in_schema=False)
+async def revoke_token(portal: PortalOf, visitor: VisitorOf, token_id: int) -> Response:
+    """Ends an API token."""
+    person_id, now = visitor.person.person_id, portal.clock()
+    await portal.store.database.write_soon(
+        lambda c: people.revoke_api_token(c, person_id, token_id, now)
+    )
+    return RedirectResponse("/account", 303)
