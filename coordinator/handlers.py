@@ -26,9 +26,9 @@ from coordinator.core.records import (
 )
 from coordinator.core.refusals import Reason, Refusal
 from coordinator.core.rollout import VersionState
+from coordinator.errors import StoreError
 from coordinator.identity import Caller
-from coordinator.known_ids import KnownIds
-from coordinator.office import Office
+from coordinator.office import AgentStream, Office
 from coordinator.registry import offered_version
 from coordinator.store import Writer
 from coordinator.wire import Batch, InstallNote, PoolReport, SiteReport
@@ -97,25 +97,37 @@ def take_batch(office: Office, caller: Caller, batch: Batch) -> BatchReceipt | R
     if refusal is not None:
         return refusal
     generation = machine_of(office, caller).generation
+    stream = _stream_of(office, caller, batch.campaign_id, generation)
+    if batch.sequence <= stream.last_sequence:
+        return _first_receipt(office, caller, batch, generation)
+    new_rows = stream.ids.add(batch.columns["candidate_ids"])
+    head = _segment_head(caller, generation, batch, new_rows)
+    try:
+        office.commit((), lambda writer: writer.add_segment(head, batch.columns))
+    except StoreError:
+        # What the stream remembers is no longer what is stored; it is read again.
+        office.streams.clear()
+        raise
+    stream.last_sequence = batch.sequence
+    return BatchReceipt(batch.sequence, new_rows)
+
+
+def _first_receipt(
+    office: Office, caller: Caller, batch: Batch, generation: int
+) -> BatchReceipt | Refusal:
     stored = office.store.segments(
         batch.campaign_id,
         site_id=caller.site_id,
         agent_name=caller.name,
         generation=generation,
+        sequence=batch.sequence,
     )
-    for head in stored:
-        if head.sequence == batch.sequence and head.digest == batch.digest:
-            return BatchReceipt(head.sequence, head.new_row_count)
-    if stored and stored[-1].sequence >= batch.sequence:
-        return Refusal(
-            Reason.BATCH_SEQUENCE_FORK,
-            "another batch has this sequence; is this agent's state running twice? enrol again",
-        )
-    known = _known_ids(office, caller, batch.campaign_id, stored)
-    new_rows = known.add(batch.columns["candidate_ids"])
-    head = _segment_head(caller, generation, batch, new_rows)
-    office.commit((), lambda writer: writer.add_segment(head, batch.columns))
-    return BatchReceipt(batch.sequence, new_rows)
+    if stored and stored[0].digest == batch.digest:
+        return BatchReceipt(batch.sequence, stored[0].new_row_count)
+    return Refusal(
+        Reason.BATCH_SEQUENCE_FORK,
+        "another batch has this sequence; is this agent's state running twice? enrol again",
+    )
 
 
 def _judge_batch(office: Office, campaign: Campaign, batch: Batch) -> Refusal | None:
@@ -130,18 +142,19 @@ def _judge_batch(office: Office, campaign: Campaign, batch: Batch) -> Refusal | 
     return None
 
 
-def _known_ids(
-    office: Office, caller: Caller, campaign_id: bytes, stored: Sequence[SegmentRecord]
-) -> KnownIds:
-    key = (campaign_id, caller.label, stored[-1].generation if stored else 0)
-    known = office.known_ids.get(key)
-    if known is None:
-        known = KnownIds()
+def _stream_of(office: Office, caller: Caller, campaign_id: bytes, generation: int) -> AgentStream:
+    key = (campaign_id, caller.label, generation)
+    stream = office.streams.get(key)
+    if stream is None:
+        stored = office.store.segments(
+            campaign_id, site_id=caller.site_id, agent_name=caller.name, generation=generation
+        )
+        stream = AgentStream(max((head.sequence for head in stored), default=0))
         for head in stored:
             (columns,) = office.store.columns([head.segment_id], ["candidate_ids"])
-            known.add(columns["candidate_ids"])
-        office.known_ids[key] = known
-    return known
+            stream.ids.add(columns["candidate_ids"])
+        office.streams[key] = stream
+    return stream
 
 
 def _segment_head(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-MERGE_AT_COUNT = 12
-
 
 class KnownIds:
-    """Ids seen so far, as sorted arrays of their first eight bytes.
+    """Ids seen so far, as sorted arrays of their first eight bytes, each twice as long as the next.
 
     Ids are uniform, so that two different ones share eight bytes with a probability below 3e-6
     among ten million; the count it gives is for people, nothing is decided by it.
@@ -24,13 +22,17 @@ class KnownIds:
 
     def add(self, ids: bytes) -> int:
         """Adds ids of 16 bytes each, laid end to end, and returns how many were new."""
-        words = np.unique(np.frombuffer(ids, dtype="<u8")[::2])
+        words = np.sort(np.frombuffer(ids, dtype="<u8")[::2])
         new = np.ones(len(words), dtype=np.bool_)
+        new[1:] = words[1:] != words[:-1]
         for known in self._sorted:
-            at = np.minimum(np.searchsorted(known, words), len(known) - 1)
+            at = np.searchsorted(known, words)
+            at[at == len(known)] = 0
             new &= known[at] != words
         if new.any():
             self._sorted.append(words[new])
-        if len(self._sorted) > MERGE_AT_COUNT:
-            self._sorted = [np.sort(np.concatenate(self._sorted))]
+        while len(self._sorted) > 1 and len(self._sorted[-2]) < 2 * len(self._sorted[-1]):
+            # A stable sort merges two sorted runs in one pass.
+            joined = np.concatenate([self._sorted[-2], self._sorted[-1]])
+            self._sorted[-2:] = [np.sort(joined, kind="stable")]
         return int(new.sum())

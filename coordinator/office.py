@@ -29,6 +29,14 @@ Entropy = Callable[[int], bytes]
 
 
 @dataclass
+class AgentStream:
+    """The batches of one agent in one campaign: the last sequence and the ids seen so far."""
+
+    last_sequence: int = 0
+    ids: KnownIds = field(default_factory=KnownIds)
+
+
+@dataclass
 class Office:
     """The coordinator's desk.
 
@@ -41,7 +49,7 @@ class Office:
         authority: Issues certificates.
         grant_key: Signs grants.
         release_public_key: Ed25519 public key of bundles, 32 bytes.
-        known_ids: Candidate ids seen, by agent; a cache.
+        streams: What is known of each agent's stream of batches; a cache.
         counted: Messages and bytes received since the last flush, by counter name.
         maintained_at: When maintenance last ran.
         told: When an agent (campaign id, site, name) first heard of a campaign since the start.
@@ -56,7 +64,7 @@ class Office:
     authority: Authority
     grant_key: Ed25519PrivateKey
     release_public_key: bytes
-    known_ids: dict[tuple[object, ...], KnownIds] = field(default_factory=dict)
+    streams: dict[tuple[bytes, str, int], AgentStream] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)
     maintained_at: int = 0
     told: dict[tuple[bytes, str, str], int] = field(default_factory=dict)

@@ -128,9 +128,22 @@ def parse_batch(message: candidate_pb2.CandidateBatch) -> Batch:
         row_count=rows,
         replaces_older_versions=message.replaces_older_versions,
         columns=columns,
-        digest=request_digest(message),
+        digest=_batch_digest(message, columns),
         class_index_max=_check_columns(columns),
     )
+
+
+def _batch_digest(message: candidate_pb2.CandidateBatch, columns: Mapping[str, bytes]) -> bytes:
+    # Over the checked parts, since serialising 300 kB again would double the cost of a batch.
+    scalars = [value for name, value in _scalars(message) if name not in columns]
+    seal = hashlib.sha256(repr(scalars).encode())
+    for column in columns.values():
+        seal.update(column)
+    return seal.digest()
+
+
+def _scalars(message: Message) -> list[tuple[str, object]]:
+    return [(descriptor.name, value) for descriptor, value in message.ListFields()]
 
 
 def _check_columns(columns: Mapping[str, bytes]) -> int:
@@ -140,11 +153,19 @@ def _check_columns(columns: Mapping[str, bytes]) -> int:
             raise WireInvalid(name, f"a value is above {SCORE_LEVELS}")
     if (_column(columns, "density_cost", "u1") & 0x80).any():
         raise WireInvalid("density_cost", "bit 7 must be 0")
-    ids = np.frombuffer(columns["candidate_ids"], dtype="S16")
-    if len(np.unique(ids)) != len(ids):
+    if _stands_twice(columns["candidate_ids"]):
         raise WireInvalid("candidate_ids", "an id stands twice in the batch")
     names = ("predicted_classes", "runner_up_classes", "prototype_classes")
     return max(int(_column(columns, name, "<u2").max()) for name in names)
+
+
+def _stands_twice(ids: bytes) -> bool:
+    # Numbers sort forty times faster than byte strings; equal first halves are rare.
+    halves = np.sort(np.frombuffer(ids, dtype="<u8")[::2])
+    if not (halves[1:] == halves[:-1]).any():
+        return False
+    whole = np.frombuffer(ids, dtype="S16")
+    return len(np.unique(whole)) != len(whole)
 
 
 def _column(columns: Mapping[str, bytes], name: str, kind: str) -> NDArray[np.integer]:

@@ -25,6 +25,7 @@ from coordinator.__main__ import main
 from coordinator.campaign_file import campaign_of, read_campaign_file
 from coordinator.config import CoordinatorConfig, load_config
 from coordinator.core.campaign import Campaign
+from coordinator.core.refusals import Reason
 from coordinator.errors import CampaignInvalid, ConfigInvalid
 from coordinator.store import open_store
 
@@ -296,3 +297,11 @@ def test_an_acknowledged_batch_survives_kill_nine_at_any_moment(runner, config, 
         assert columns["candidate_ids"] == ids
     assert store.check() == []
     store.close()
+
+
+def test_every_reason_for_a_refusal_is_on_the_operators_page():
+    page = (EXAMPLES.parent / "operator.md").read_text()
+    internal = {Reason.BUDGET_EXHAUSTED, Reason.SITE_BUDGET_EXHAUSTED, Reason.CANDIDATE_GRANTED}
+    assert [
+        reason for reason in Reason if f"`{reason}`" not in page and reason not in internal
+    ] == []
