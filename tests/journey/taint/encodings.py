@@ -54,7 +54,7 @@ def patterns_of(value: str) -> dict[bytes, str]:
 
 def _characters(value: str) -> Iterator[tuple[str, bytes]]:
     yield "utf-8", value.encode()
-    if len(value.encode()) >= 2 * _PART:
+    if len(value.encode()) >= _PART + 5:
         yield "first bytes", value.encode()[:_PART]
         yield "last bytes", value.encode()[-_PART:]
     for codec in ("utf-16-le", "utf-16-be", "utf-32-le", "latin-1", "cp1251", "shift-jis"):

@@ -98,6 +98,10 @@ class FederationUnderTest:
         for site in self.sites.values():
             self._start_site(site)
 
+    def halt(self) -> None:
+        """Ends all processes, so that nothing changes any more while it is searched."""
+        self.supervisor.stop_all()
+
     def stop(self) -> None:
         """Ends all processes and relays."""
         self.supervisor.__exit__(None, None, None)

@@ -163,6 +163,20 @@ def http2_parts(stream: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"data of stream {number}", bytes(joined)
 
 
+def grpc_messages(stream: bytes) -> Iterator[bytes]:
+    """Yields the whole, unpacked messages that one direction of a connection carried."""
+    for place, joined in http2_parts(stream):
+        if not place.startswith("data of"):
+            continue
+        start = 0
+        while start + 5 <= len(joined):
+            length = int.from_bytes(joined[start + 1 : start + 5], "big")
+            message = joined[start + 5 : start + 5 + length]
+            if len(message) == length:
+                yield message
+            start += 5 + length
+
+
 def _looks_like_settings(stream: bytes) -> bool:
     """True when a direction begins with a SETTINGS frame, as a server's must."""
     return len(stream) >= 9 and stream[3] == 4 and stream[5:9] == bytes(4)

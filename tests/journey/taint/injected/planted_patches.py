@@ -148,36 +148,29 @@ def _unknown_field(module: Any, secret: str) -> None:
     _admitting(module, change)
 
 
-def _with_first_id(message: Any, encoded: bytes, fake: bytes) -> bytes:
-    changed = type(message).FromString(encoded)
-    changed.candidate_ids = fake + changed.candidate_ids[16:]
-    return bytes(changed.SerializeToString())
+def _with_candidate_id(module: Any, place: slice, fake: bytes) -> None:
+    def change(method: str, message: Any, encoded: bytes) -> bytes:
+        if not method.endswith("StreamCandidateBatches") or message.row_count < 2:
+            return encoded
+        changed = type(message).FromString(encoded)
+        ids = bytearray(changed.candidate_ids)
+        ids[place] = fake
+        changed.candidate_ids = bytes(ids)
+        return bytes(changed.SerializeToString())
+
+    _admitting(module, change)
 
 
 @patches("leak: digest as candidate id", "edge_agent.egress")
 def _digest(module: Any, secret: str) -> None:
     import hashlib
 
-    fake = hashlib.sha256(secret.encode()).digest()[:16]
-
-    def change(method: str, message: Any, encoded: bytes) -> bytes:
-        if method.endswith("StreamCandidateBatches") and message.sequence % 2 == 1:
-            return _with_first_id(message, encoded, fake)
-        return encoded
-
-    _admitting(module, change)
+    _with_candidate_id(module, slice(0, 16), hashlib.sha256(secret.encode()).digest()[:16])
 
 
 @patches("leak: text as candidate id", "edge_agent.egress")
 def _text_id(module: Any, secret: str) -> None:
-    fake = secret.encode()[:16]
-
-    def change(method: str, message: Any, encoded: bytes) -> bytes:
-        if method.endswith("StreamCandidateBatches") and message.sequence % 2 == 0:
-            return _with_first_id(message, encoded, fake)
-        return encoded
-
-    _admitting(module, change)
+    _with_candidate_id(module, slice(-16, None), secret.encode()[:16])
 
 
 @patches("leak: file name as request id", "edge_agent.egress")
@@ -305,6 +298,7 @@ def _deleted_row(module: Any, secret: str) -> None:
         import sqlite3
 
         with sqlite3.connect(Path(office.folder) / "debug.db") as database:
+            database.execute("PRAGMA secure_delete=OFF")
             database.execute("CREATE TABLE seen (remark TEXT)")
             database.execute("INSERT INTO seen VALUES (?)", (secret,))
             database.commit()
