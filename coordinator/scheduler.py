@@ -169,7 +169,8 @@ def _complete_count(
     complete = {
         (report.site_id, report.agent_name, report.generation)
         for report in reports
-        if report.model_version == released_version
+        # Agents of a canary that was rolled back stay on its higher version: they never go down.
+        if report.model_version >= released_version
     }
     return sum((a.site_id, a.name, a.generation) in complete for a in agents)
 

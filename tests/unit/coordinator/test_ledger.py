@@ -354,6 +354,6 @@ class DurableLedgerMachine(LedgerMachine):
 
 
 TestDurableLedgerMachine = DurableLedgerMachine.TestCase
-TestDurableLedgerMachine.settings = settings(max_examples=10, stateful_step_count=25, deadline=None)
+TestDurableLedgerMachine.settings = settings(max_examples=6, stateful_step_count=25, deadline=None)
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+TestLedgerMachine.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)

@@ -36,6 +36,14 @@ def sites(central):
     return agents, portals
 
 
+@pytest.fixture
+def waiting_sites(waiting):
+    """As `sites`, for a campaign that has its first model already."""
+    agents = [waiting[0].enroll(site) for site in ("north", "south")]
+    portals = [waiting[0].enroll(site, "portal") for site in ("north", "south")]
+    return agents, portals
+
+
 def test_a_campaign_runs_from_first_model_to_completion(central, sites):
     accuracies = {"1": 0.3, "2": 0.6, "3": 0.8}
     campaign_id, campaign = central.create(training={"accuracies": accuracies})
@@ -53,10 +61,9 @@ def test_a_campaign_runs_from_first_model_to_completion(central, sites):
     assert counts["allocations"] == 2
 
 
-def test_a_grant_bears_a_signature_that_sites_can_verify(central, sites):
-    campaign_id, campaign = central.create()
-    agents, _ = sites
-    central.tick_until(in_phase("waiting", 1))
+def test_a_grant_bears_a_signature_that_sites_can_verify(waiting, waiting_sites):
+    central, campaign_id, campaign = waiting
+    agents, _ = waiting_sites
     for agent in agents:
         install_and_offer(agent, campaign_id, campaign, 1)
     central.tick_until(in_phase("labeling", 1))
@@ -80,20 +87,19 @@ def test_a_grant_bears_a_signature_that_sites_can_verify(central, sites):
         public.verify(grant.signature, grant_message(terms, grant.ledger_sequence))
 
 
-def test_a_waiting_agent_is_woken_by_its_first_grant(central, sites):
-    campaign_id, campaign = central.create()
-    agents, _ = sites
-    central.tick_until(in_phase("waiting", 1))
+def test_a_waiting_agent_is_woken_by_its_first_grant(waiting, waiting_sites):
+    central, campaign_id, campaign = waiting
+    agents, _ = waiting_sites
     for agent in agents:
         install_and_offer(agent, campaign_id, campaign, 1)
-    waiting = agents[0].grants.ListGrants.future(
+    call = agents[0].grants.ListGrants.future(
         grant_pb2.ListGrantsRequest(page_size=10, wait_seconds=20)
     )
     time.sleep(0.1)
-    assert not waiting.done()
+    assert not call.done()
     started = time.monotonic()
     central.tick()
-    assert waiting.result(timeout=10).grants
+    assert call.result(timeout=10).grants
     assert time.monotonic() - started < 5
 
 
@@ -105,10 +111,9 @@ def test_granted_candidates_are_never_granted_again(central, sites):
     assert len(ids) == len(set(ids)) == 20
 
 
-def test_expired_grants_give_their_labels_back(central, sites):
-    campaign_id, campaign = central.create(cycles=1)
-    agents, portals = sites
-    central.tick_until(in_phase("waiting", 1))
+def test_expired_grants_give_their_labels_back(waiting, waiting_sites):
+    central, campaign_id, campaign = waiting
+    agents, portals = waiting_sites
     for agent in agents:
         install_and_offer(agent, campaign_id, campaign, 1)
     central.tick_until(in_phase("labeling", 1))
@@ -182,10 +187,9 @@ def test_a_bundle_with_a_flipped_byte_is_never_offered(central, sites):
     assert "differs from the manifest" in campaign_status(status)["training"]["error"]
 
 
-def test_a_bundle_downloads_whole_and_from_an_offset(central, sites):
-    campaign_id, _ = central.create()
-    agent = sites[0][0]
-    central.tick_until(in_phase("waiting", 1))
+def test_a_bundle_downloads_whole_and_from_an_offset(waiting, waiting_sites):
+    _, campaign_id, _ = waiting
+    agent = waiting_sites[0][0]
     answer = agent.models.GetModelVersion(model_pb2.GetModelVersionRequest(campaign_id=campaign_id))
     assert answer.version == 1
 
@@ -249,11 +253,10 @@ def test_what_is_stored_replays_to_the_same_ledger(central, sites):
     assert replayed.books(campaign_id).total == central.desk.office.ledger.books(campaign_id).total
 
 
-def test_a_cycle_does_not_wait_for_an_agent_without_samples_of_it(central, sites):
-    campaign_id, campaign = central.create()
-    agents, _ = sites
+def test_a_cycle_does_not_wait_for_an_agent_without_samples_of_it(waiting, waiting_sites):
+    central, campaign_id, campaign = waiting
+    agents, _ = waiting_sites
     idle = central.enroll("north", "agent", "idle")
-    central.tick_until(in_phase("waiting", 1))
     idle.models.ListCampaigns(model_pb2.ListCampaignsRequest())
     for agent in agents:
         install_and_offer(agent, campaign_id, campaign, 1)
@@ -263,11 +266,10 @@ def test_a_cycle_does_not_wait_for_an_agent_without_samples_of_it(central, sites
     central.tick_until(in_phase("labeling", 1))
 
 
-def test_a_cycle_waits_for_an_agent_that_asked_for_the_model(central, sites):
-    campaign_id, campaign = central.create()
-    agents, _ = sites
+def test_a_cycle_waits_for_an_agent_that_asked_for_the_model(waiting, waiting_sites):
+    central, campaign_id, campaign = waiting
+    agents, _ = waiting_sites
     slow = central.enroll("north", "agent", "slow")
-    central.tick_until(in_phase("waiting", 1))
     slow.models.ListCampaigns(model_pb2.ListCampaignsRequest())
     slow.models.GetModelVersion(model_pb2.GetModelVersionRequest(campaign_id=campaign_id))
     for agent in agents:
