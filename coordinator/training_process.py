@@ -22,6 +22,8 @@ LOCK_FILE = "child.lock"
 LOG_FILE = "child.log"
 STATE_FILE = "state.json"
 STOP_SECONDS = 10.0
+# Whatever the child loads must not call home.
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 POLL_SECONDS = 0.1
 
 # Children of this process, so that their exit is collected; a restarted coordinator has none.
@@ -61,6 +63,7 @@ def start(folder: Path, command: Sequence[str]) -> bool:
                 stdout=log,
                 stderr=log,
                 pass_fds=(lock,),
+                env={**os.environ, **QUIET},
                 # A signal to the coordinator's group, such as Ctrl-C, must not end a training.
                 start_new_session=True,
             )

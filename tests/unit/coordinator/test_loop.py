@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import signal
@@ -21,7 +22,9 @@ from central_harness import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from perimeter.v1 import grant_pb2, model_pb2
 
+from coordinator.core.campaign import CampaignState
 from coordinator.core.entries import GrantReason, GrantTerms, grant_message
+from coordinator.core.records import CampaignRecord
 from coordinator.explore_labels import measured_trust
 from coordinator.office import load_ledger
 from coordinator.store import open_store
@@ -321,3 +324,58 @@ def test_a_site_that_claims_doubt_and_is_always_right_loses_trust(central, sites
     trust = central.ask(lambda office: measured_trust(office, campaign, campaign_id))
     assert trust[0] > 0.9
     assert trust[1] < 0.5
+
+
+def test_overlap_asks_for_some_items_twice(central, sites):
+    campaign_id, campaign = central.create(overlap_count=2, overlap_ratio=0.4, cycles=1)
+    first = run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    grants = [grant for found in first for grant in found]
+    again = [g for g in grants if g.reason == grant_pb2.GRANT_REASON_OVERLAP]
+    ids = [grant.candidate_id for grant in grants]
+    assert again
+    assert all(ids.count(grant.candidate_id) == 2 for grant in again)
+    assert len(grants) <= campaign.cycle_budget_labels
+
+
+def test_no_site_passes_its_share_of_the_budget(central, sites):
+    campaign_id, campaign = central.create(site_share_cap=0.5, cycles=2)
+    for cycle in (1, 2):
+        run_cycle(central, sites, campaign_id, campaign, cycle=cycle)
+        spent = central.desk.office.ledger.books(campaign_id).sites
+        assert all(account.taken <= 10 for account in spent.values())
+    status = central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
+    assert campaign_status(status)["ledger"]["spent"] == 20
+
+
+def test_a_campaign_whose_pools_are_used_up_completes(central, sites):
+    campaign_id, campaign = central.create(budget_labels=100, cycle_budget_labels=50, cycles=5)
+    for cycle in (1, 2):
+        agents, portals = sites
+        central.tick_until(in_phase("waiting", cycle))
+        for number, agent in enumerate(agents):
+            install_and_offer(agent, campaign_id, campaign, cycle, seed=number)
+        if cycle == 1:
+            central.tick_until(in_phase("labeling", 1))
+            for agent, portal in zip(agents, portals, strict=True):
+                report(portal, open_grants(agent))
+    status = central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
+    assert campaign_status(status)["ledger"]["spent"] == 24
+
+
+def test_a_paused_campaign_grants_nothing_until_it_is_resumed(waiting, waiting_sites):
+    central, campaign_id, campaign = waiting
+    agents, _ = waiting_sites
+
+    def set_state(office, state):
+        record = office.store.get(CampaignRecord, campaign_id)
+        with office.store.transaction() as writer:
+            writer.put(dataclasses.replace(record, state=state))
+
+    central.ask(set_state, CampaignState.PAUSED)
+    for agent in agents:
+        install_and_offer(agent, campaign_id, campaign, 1)
+    for _ in range(3):
+        central.tick()
+    assert not open_grants(agents[0])
+    central.ask(set_state, CampaignState.ACTIVE)
+    central.tick_until(in_phase("labeling", 1))
