@@ -12,6 +12,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from federation.errors import TrainerUnavailable
 from federation.trainer_socket import ask_patiently
 
 RECORD = "perimeter"
@@ -42,7 +43,15 @@ def make_app(handle_of: Callable[[Context], Handle]) -> ClientApp:
 
 def _socket_handle(context: Context) -> Handle:
     path = Path(str(context.node_config["trainer-socket"]))
-    return lambda frame: ask_patiently(path, frame, patience_seconds=TRAINER_PATIENCE_SECONDS)
+
+    def handle(frame: bytes) -> bytes:
+        try:
+            return ask_patiently(path, frame, patience_seconds=TRAINER_PATIENCE_SECONDS)
+        except TrainerUnavailable:
+            # The error's text would travel to the centre, and it names a path of the site.
+            raise RuntimeError("the site's trainer does not answer") from None
+
+    return handle
 
 
 app = make_app(_socket_handle)

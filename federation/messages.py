@@ -109,7 +109,7 @@ def read_command(frame: Frame) -> Command:
         str(frame.fields["run_key"])[:200],
         spec,
         LocalSettings.from_mapping(frame.fields["local"]),
-        int(frame.fields["seed"]),
+        _count(frame.fields["seed"]),
         _parameters(frame.arrays),
         _shaped(frame.arrays, CODE_BOOK, "<f4", (None, spec.embedding_width)),
     )

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import NetworkInvalid, RequestInvalid
+from model_bundle.errors import BundleError
 from model_bundle.features import FeatureSpec, record_width
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -108,7 +109,7 @@ class NetworkSpec:
         try:
             features = FeatureSpec.from_mapping(values["features"])
             return cls(**{**values, "features": features})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, BundleError) as error:
             raise RequestInvalid(f"network settings are wrong: {error}") from None
 
 

@@ -17,7 +17,7 @@ from federation.client_app import app as own_app
 from federation.fork_executor import run_executor
 from federation.pacing import PacedTime
 
-BUSY_SECONDS = 0.05
+BUSY_SECONDS = 0.15
 IDLE_SECONDS = 0.5
 CALM_AFTER_SECONDS = 20.0
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,10 +245,10 @@ def request_of(values: Mapping[str, Any], folder: Path) -> TrainingRequest:
             label_counts=_counts(values.get("label_counts", {})),
             created_at=_whole(values, "created_at", least=0),
             expires_at=_whole(values, "expires_at", least=1),
-            release_key=folder / str(values["release_key"]),
+            release_key=_place(folder, values["release_key"]),
             superlink=str(values.get("superlink", "")),
-            superlink_authority=folder / str(values.get("superlink_authority", "")),
-            nodes=folder / str(values.get("nodes", "")),
+            superlink_authority=_place(folder, values.get("superlink_authority", "")),
+            nodes=_place(folder, values.get("nodes", "")),
             settings=TrainingSettings.from_mapping(values.get("settings", {}), values["family"]),
             folder=folder,
         )
@@ -277,7 +278,12 @@ def _whole(values: Mapping[str, Any], name: str, *, least: int) -> int:
 
 
 def _path(values: Mapping[str, Any], name: str, folder: Path) -> Path | None:
-    return folder / str(values[name]) if values.get(name) else None
+    return _place(folder, values[name]) if values.get(name) else None
+
+
+def _place(folder: Path, value: Any) -> Path:
+    """Joins without links or a folder that must exist: the run's folder may still be to come."""
+    return Path(os.path.normpath(folder / str(value)))
 
 
 def _counts(values: Any) -> dict[str, int]:

@@ -23,6 +23,9 @@ from federation.networks import Arrays, NetworkSpec
 from federation.reply_rules import check_report, check_update, update_norm
 
 R = TypeVar("R")
+NORM_FLOOR_RATIO = 0.05
+"""A change below this share of the model's own norm is always taken: where a model has converged,
+an honest site with news moves many times farther than its peers, and still not far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,10 @@ def screen_updates(
 
     replies, refused = _read_all(raw, read)
     norms = {site: update_norm(incoming, reply.arrays) for site, reply in replies.items()}
-    limit = norm_limit(list(norms.values()), expected.norm_ratio_max)
+    floor = NORM_FLOOR_RATIO * update_norm(
+        {n: np.zeros_like(a) for n, a in incoming.items()}, incoming
+    )
+    limit = max(floor, norm_limit(list(norms.values()), expected.norm_ratio_max))
     for site, norm in norms.items():
         if norm > limit:
             refused[site] = f"the update's norm {norm:.3g} is above the round's limit {limit:.3g}"

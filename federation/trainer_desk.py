@@ -75,6 +75,10 @@ class TrainerDesk:
         except FederationError as error:
             _log.warning("refused a command: %s", error)
             return frames.encode(messages.refused_frame(error))
+        except Exception as error:  # noqa: BLE001 - see below
+            # A bad command, or a full GPU, must not end a process that other runs count on.
+            _log.exception("a command failed")
+            return frames.encode(messages.refused_frame(error))
 
     def _answer(self, command: messages.Command) -> frames.Frame:
         trainer = self._trainer(command)

@@ -42,7 +42,7 @@ def desk_of(settings: TrainerSettings) -> TrainerDesk:
 def store_stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Returns name, size and time of change of the label store's files: changes when labels do."""
     found = []
-    for path in sorted(folder.glob("*.db*")):
+    for path in sorted([*folder.glob("*.db"), *folder.glob("*.db-wal")]):
         with contextlib.suppress(FileNotFoundError):
             state = path.stat()
             found.append((path.name, state.st_size, state.st_mtime_ns))

@@ -55,14 +55,18 @@ def make_identity(folder: Path) -> Ed25519PrivateKey:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test authority")])
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
 
-    def builder(subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def builder(
+        subject: x509.Name, public_key: ec.EllipticCurvePublicKey
+    ) -> x509.CertificateBuilder:
         end = start + datetime.timedelta(days=2)
         made = x509.CertificateBuilder().subject_name(subject).issuer_name(name)
         made = made.public_key(public_key).serial_number(x509.random_serial_number())
         return made.not_valid_before(start).not_valid_after(end)
 
     authority = builder(name, authority_key.public_key())
-    authority = authority.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    authority = authority.add_extension(
+        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    )
     signed = authority.sign(authority_key, hashes.SHA256())
     host = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     leaf = builder(x509.Name([]), key.public_key())
@@ -130,7 +134,9 @@ class Deployment:
     def _write_central(self) -> None:
         identity, nodes = self.central / "identity", self.central / "nodes"
         nodes.mkdir()
-        common = f'certificate = "{identity}/superlink.pem"\nprivate_key = "{identity}/superlink.key"\n'
+        common = (
+            f'certificate = "{identity}/superlink.pem"\nprivate_key = "{identity}/superlink.key"\n'
+        )
         common += f'authority = "{identity}/ca.pem"\n'
         (self.folder / "superlink.toml").write_text(
             f'work = "{self.central}/flower"\naddress = "{self.superlink}"\nnodes = "{nodes}"\n{common}'
@@ -215,7 +221,9 @@ class Deployment:
         return self.start(f"train-{folder.name}", "train", str(folder / "request.json"))
 
     def logs(self) -> str:
-        texts = [f"== {p}\n{p.read_text(errors='replace')[-4000:]}" for p in self.folder.rglob("*.log")]
+        texts = [
+            f"== {p}\n{p.read_text(errors='replace')[-4000:]}" for p in self.folder.rglob("*.log")
+        ]
         return "\n".join(texts)
 
     def child_pid(self, name: str, part: str) -> int:
@@ -333,4 +341,6 @@ def test_an_unknown_node_is_refused(deployed: Deployment) -> None:
     environment["FLWR_DISABLE_UPDATE_CHECK"] = "1"
     ended = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
     assert ended.returncode != 0
-    assert len(json.loads((deployed.central / "nodes" / "registered.json").read_text())["nodes"]) == 3
+    assert (
+        len(json.loads((deployed.central / "nodes" / "registered.json").read_text())["nodes"]) == 3
+    )
