@@ -75,9 +75,9 @@ def test_alignment_does_not_hide_a_secret_inside_a_longer_encoded_text(shift):
 
 def test_a_hundred_megabytes_of_noise_hold_no_secret_and_are_searched_in_seconds():
     matcher, searched = fresh().matcher, noise(5, 100_000_000)
-    started = time.perf_counter()
+    started = time.process_time()
     assert matcher.hits(searched, "noise") == []
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_packed_and_doubly_packed_secrets_are_found():

@@ -196,9 +196,9 @@ def test_alpha_of_ten_thousand_items_and_five_experts_takes_under_a_second():
         for item in range(10_000)
         for expert in range(5)
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     shown = krippendorff_alpha(ratings)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert abs(shown.value) < 0.02
     assert shown.low < 0 < shown.high
 

@@ -102,9 +102,9 @@ def test_nearly_all_planted_duplicates_among_two_thousand_texts_are_found_in_sec
     words = ["".join(chance.choices("abcdefghijklmnop", k=6)) for _ in range(3000)]
     bases = [" ".join(chance.choices(words, k=40)) for _ in range(1000)]
     copies = [base.rsplit(" ", 1)[0] + " " + chance.choice(words) for base in bases]
-    started = time.perf_counter()
+    started = time.process_time()
     groups = near_duplicate_groups(texts(*bases, *copies))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     found = {group.item_ids for group in groups}
     assert sum((str(n), str(n + 1000)) in found for n in range(1000)) >= 995
 

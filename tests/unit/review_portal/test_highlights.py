@@ -73,9 +73,9 @@ def test_marks_of_real_requests_name_what_they_are_about(real_data):
     ]
     random.Random(1).shuffle(pairs)
     seen = count_words(pairs[:5000], len(names))
-    began = time.perf_counter()
+    began = time.process_time()
     marked = [highlights(text, index, seen) for text, index in pairs[5000:5500]]
-    assert (time.perf_counter() - began) / 500 < 0.005
+    assert (time.process_time() - began) / 500 < 0.005
     assert sum(bool(marks) for marks in marked) > 400
     wrong = [highlights(text, (index + 1) % len(names), seen) for text, index in pairs[5000:5500]]
     assert sum(map(len, wrong)) < sum(map(len, marked)) / 2

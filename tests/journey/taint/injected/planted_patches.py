@@ -102,7 +102,17 @@ def _training(module: Any, secret: str) -> None:
 
 @patches("fault: client app fails", "federation.client_app")
 def _client_app(module: Any, secret: str) -> None:
-    _failing(module, "answer", secret, "fault-client-app")
+    """The trainer is away for a moment, and its error names a path of the site."""
+    from federation.errors import TrainerUnavailable
+
+    real = module.ask_patiently
+
+    def ask_patiently(*arguments: Any, **more: Any) -> Any:
+        if once("fault-client-app"):
+            raise TrainerUnavailable(f"the trainer at /srv/{secret} does not answer")
+        return real(*arguments, **more)
+
+    module.ask_patiently = ask_patiently
 
 
 @patches("fault: labeling fails", "review_portal.store.annotations")
