@@ -33,6 +33,16 @@ def estimate_text(estimate: Estimate | None) -> str:
     return f"{estimate.value:.2f} ({interval}, n = {estimate.unit_count})"
 
 
+def estimate_parts(estimate: Estimate) -> tuple[str, str]:
+    """Returns value and interval apart, for where one is large and the other small.
+
+    >>> estimate_parts(Estimate(0.5, 0.25, 0.75, 8))
+    ('0.50', '0.25 – 0.75, n = 8')
+    """
+    value, _, rest = estimate_text(estimate).partition(" (")
+    return value, rest.removesuffix(")")
+
+
 @router.get("/quality", include_in_schema=False)
 async def quality_page(
     request: Request, portal: PortalOf, _: Quality, campaign: str = ""
@@ -48,6 +58,7 @@ async def quality_page(
         "chosen": chosen,
         "report": found,
         "estimate": estimate_text,
+        "parts_of": estimate_parts,
         "rules": DEFAULT_RULES,
         "kinds": {
             AlertKind.AGREEMENT: "quality.alert.agreement",

@@ -10,7 +10,7 @@ from review_portal.core.model import Role
 from review_portal.routes.choosing import chosen_campaign
 from review_portal.routes.guard import ROLE, Overseer, PortalOf, Refused, VisitorOf
 from review_portal.routes.pages import page
-from review_portal.store import audit, notes
+from review_portal.store import audit, notes, people
 from review_portal.store.tables import audit as audit_rows
 
 router = APIRouter(include_in_schema=False)
@@ -52,5 +52,7 @@ async def audit_page(
     rows = await portal.store.database.read_soon(work)
     verified = await portal.store.database.read_soon(audit.verify) if verify else None
     oldest = rows[-1].sequence if rows else 0
-    context = {"rows": rows, "oldest": oldest, "verified": verified}
+    found = await portal.store.database.read_soon(people.list_people)
+    names = {f"person:{entry.person_id}": entry.username for entry in found}
+    context = {"rows": rows, "oldest": oldest, "verified": verified, "names": names}
     return page(request, "audit.html", context)

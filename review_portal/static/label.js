@@ -185,6 +185,7 @@ function decide(answer) {
   next();
   at("toast").textContent = texts["label.announce"];
   outbox.add("/api/annotations", body).then(flush);
+  showSync();
   refill();
 }
 
@@ -203,6 +204,7 @@ function undo() {
   decidedLeases.delete(past.item.lease_id);
   ring.unshift(past.item);
   next();
+  showSync();
   toast(texts["label.undone"]);
 }
 
@@ -454,8 +456,9 @@ function typing(target) {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  if (typing(event.target)) {
-    if (event.key === "Escape" && !event.target.closest("dialog")) at("item").focus();
+  const target = event.target instanceof Element ? event.target : document.body;
+  if (typing(target)) {
+    if (event.key === "Escape" && !target.closest("dialog")) at("item").focus();
     if (event.target.id === "search" && event.key === "Enter" && current?.listed?.length) {
       event.preventDefault();
       choose(current.listed[0]);
@@ -465,7 +468,7 @@ function onKey(event) {
   }
   if (!keysOn || event.repeat) return;
   // Enter and space on a focused control do what that control says.
-  if ((event.key === "Enter" || event.key === " ") && event.target.closest("a, button, summary")) return;
+  if ((event.key === "Enter" || event.key === " ") && target.closest("a, button, summary")) return;
   const run = (/^[0-9]$/.test(event.key) && classOfDigit(event.key)) || boundTo(event.key);
   if (!run) return;
   event.preventDefault();

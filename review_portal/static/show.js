@@ -147,7 +147,8 @@ function showRecord(item, texts) {
   const body = element("tbody");
   for (const [column, value] of Object.entries(item.record)) {
     const cell = element("td", { class: typeof value === "number" ? "number" : "" });
-    cell.textContent = value === null ? "–" : String(value);
+    for (const part of (value === null ? "–" : String(value)).split(/(<[A-Z_]+_\d+>)/))
+      cell.append(/^<[A-Z_]+_\d+>$/.test(part) ? element("span", { class: "masked" }, part) : part);
     body.append(element("tr", {}, element("th", { scope: "row" }, column), cell));
   }
   const head = element(
