@@ -29,6 +29,7 @@ from coordinator.core.records import TrainingRunRecord
 from coordinator.core.training import TrainingState
 from coordinator.enrollment import write_node_keys
 from coordinator.errors import ConfigInvalid, CoordinatorError, StoreError
+from coordinator.high_water import judge_restore, read_high_water
 from coordinator.identity import (
     load_authority,
     load_signing_key,
@@ -45,7 +46,7 @@ from coordinator.service import (
     IdentityService,
     ModelService,
 )
-from coordinator.store import open_store
+from coordinator.store import Writer, open_store
 
 ENROLL_BYTES_MAX = 16 * 1024
 STOP_GRACE_SECONDS = 2.0
@@ -216,6 +217,22 @@ async def drive(desk: Desk, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), desk.office.config.tick_seconds)
 
 
+def heal_restore(office: Office) -> None:
+    """Writes off what a restored database forgot; changes nothing on a whole one."""
+    mark = read_high_water(office.config.high_water_path)
+    now = office.clock()
+    entries = judge_restore(office.ledger, mark, now)
+
+    def note(writer: Writer) -> None:
+        for entry in entries:
+            subject = f"{entry.campaign_id.hex()}: {entry.lost_label_count} labels written off"
+            writer.note(now, "database restored", subject)
+
+    if entries:
+        _LOG.error("the database is older than the ledger was; see `perimeter-coordinator audit`")
+        office.commit(entries, note)
+
+
 def _stop_training(office: Office) -> None:
     for run in office.store.find(TrainingRunRecord):
         if run.state in {TrainingState.SUBMITTED, TrainingState.TRAINING}:
@@ -237,6 +254,7 @@ async def serve(config: CoordinatorConfig, announce: Callable[[Servers], None]) 
     with only_one(config.folder):
         office = open_office(config)
         office.store.claim()
+        heal_restore(office)
         write_node_keys(office.store, config.folder / "nodes")
         desk = Desk(office)
         servers = Servers(desk)

@@ -25,6 +25,7 @@ class CoordinatorConfig(BaseSettings):
     Attributes:
         folder: Everything that the coordinator writes lies under it.
         database_url: Empty for SQLite inside `folder`; else `postgresql://user@host/name`.
+        high_water_file: Empty for `high-water.json` in `folder`; better on another disk.
         trust_domain: Stands in every certificate; two installations must not share it.
         listen_address: host:port of the main listener (mutual TLS); port 0 picks a free one.
         enroll_address: host:port of the enrolment listener (server TLS only).
@@ -52,6 +53,7 @@ class CoordinatorConfig(BaseSettings):
 
     folder: Path = Path("central")
     database_url: str = ""
+    high_water_file: str = ""
     trust_domain: Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,100}$")] = "perimeter.local"
     listen_address: str = "127.0.0.1:7443"
     enroll_address: str = "127.0.0.1:7444"
@@ -91,6 +93,11 @@ class CoordinatorConfig(BaseSettings):
     def store_url(self) -> str:
         """URL of the database in use."""
         return self.database_url or f"sqlite:///{self.folder / 'coordinator.db'}"
+
+    @property
+    def high_water_path(self) -> Path:
+        """File that outlives a restore of the database."""
+        return Path(self.high_water_file or self.folder / "high-water.json")
 
     @property
     def identity_folder(self) -> Path:

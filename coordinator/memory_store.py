@@ -52,8 +52,9 @@ class _MemoryWriter:
 
     def append(self, entries: Sequence[Entry], digests: Sequence[bytes]) -> None:
         for entry, digest in zip(entries, digests, strict=True):
-            if entry.sequence != len(self._state.entries) + 1:
-                raise StoreConflict(f"ledger position {entry.sequence} is not the next one")
+            last = self._state.entries[-1][0].sequence if self._state.entries else 0
+            if entry.sequence <= last:
+                raise StoreConflict(f"ledger position {entry.sequence} is taken")
             self._state.entries.append((entry, digest))
 
     def add_segment(self, head: SegmentRecord, columns: Mapping[str, bytes]) -> None:
@@ -95,8 +96,8 @@ class MemoryStore:
 
     def entries(self, after: int = 0) -> list[tuple[Entry, bytes]]:
         """See `Store.entries`."""
-        found: list[tuple[Entry, bytes]] = self._read(lambda state: state.entries[after:])
-        return found
+        found: list[tuple[Entry, bytes]] = self._read(lambda state: state.entries)
+        return [pair for pair in found if pair[0].sequence > after]
 
     def segments(self, campaign_id: bytes, **equal: object) -> list[SegmentRecord]:
         """See `Store.segments`."""

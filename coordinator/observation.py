@@ -102,6 +102,7 @@ def _campaign(office: Office, record: CampaignRecord) -> dict[str, Any]:
         "because": office.reasons.get(key, ""),
         "ledger": account,
         "labels": account["spent"],
+        "written_off": books.written_off if books else 0,
         "grants": _grant_counts(office, key),
         "model_version": rollout.released_version,
         "canary_version": rollout.canary_version,

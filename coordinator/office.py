@@ -18,6 +18,7 @@ from coordinator.core.entries import Entry, chain_digest
 from coordinator.core.ledger import Ledger
 from coordinator.core.records import CampaignRecord, CounterRecord
 from coordinator.errors import LedgerCorrupt
+from coordinator.high_water import measure, write_high_water
 from coordinator.identity import Authority
 from coordinator.known_ids import KnownIds
 from coordinator.store import Store, Writer
@@ -103,6 +104,9 @@ class Office:
                 write(writer)
         for entry in entries:
             self.ledger.apply(entry)
+        if entries:
+            # Before this call ends nobody can see the grants or the answer.
+            write_high_water(self.config.high_water_path, measure(self.ledger))
 
     def count(self, name: str, amount: int) -> None:
         """Adds to a counter; `flush_counters` makes it durable."""

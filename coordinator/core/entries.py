@@ -105,17 +105,36 @@ class Settled:
     decision_seconds: int = 0
 
 
-Entry = Funded | Granted | Settled
-_KINDS: dict[str, type[Funded] | type[Granted] | type[Settled]] = {
+@dataclass(frozen=True)
+class Restored:
+    """Marks that older entries were put back: positions and grants after them were lost.
+
+    Attributes:
+        sequence: Above every position that was ever used, so that it may leave a gap.
+        at: Seconds since 1970-01-01 UTC.
+        campaign_id: 16 bytes.
+        lost_label_count: Labels that sites may have spent on grants or by outcomes which are not in
+            the entries. They are written off.
+    """
+
+    sequence: int
+    at: int
+    campaign_id: bytes
+    lost_label_count: int
+
+
+Entry = Funded | Granted | Settled | Restored
+_KINDS: dict[str, type[Funded] | type[Granted] | type[Settled] | type[Restored]] = {
     "FUNDED": Funded,
     "GRANTED": Granted,
     "SETTLED": Settled,
+    "RESTORED": Restored,
 }
 _ID_FIELDS = ("grant_id", "campaign_id", "candidate_id")
 
 
 def entry_kind(entry: Entry) -> str:
-    """Returns FUNDED, GRANTED or SETTLED."""
+    """Returns FUNDED, GRANTED, SETTLED or RESTORED."""
     return type(entry).__name__.upper()
 
 

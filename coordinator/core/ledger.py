@@ -19,6 +19,7 @@ from coordinator.core.entries import (
     Granted,
     GrantState,
     GrantTerms,
+    Restored,
     Settled,
     Verdict,
     chain_digest,
@@ -70,6 +71,7 @@ class CampaignBooks:
     sites: dict[str, Account] = field(default_factory=dict)
     grant_ids: list[bytes] = field(default_factory=list)
     times_granted: dict[bytes, int] = field(default_factory=dict)
+    written_off: int = 0
 
     def site(self, site_id: str) -> Account:
         """Returns the account of a site, empty when nothing was granted there."""
@@ -78,7 +80,7 @@ class CampaignBooks:
     @property
     def available(self) -> int:
         """Labels that may still be granted."""
-        return self.funding.budget_labels - self.total.taken
+        return max(0, self.funding.budget_labels - self.total.taken - self.written_off)
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,10 @@ class Ledger:
     def knows(self, campaign_id: bytes) -> bool:
         """Whether the campaign was ever funded."""
         return campaign_id in self._books
+
+    def campaign_ids(self) -> list[bytes]:
+        """Returns the funded campaigns, in the order they were funded."""
+        return list(self._books)
 
     def books(self, campaign_id: bytes) -> CampaignBooks:
         """Returns the accounts of a funded campaign; treat them as read-only."""
@@ -253,10 +259,13 @@ class Ledger:
         Raises:
             LedgerCorrupt: The entry breaks a rule; the ledger is unchanged.
         """
-        if entry.sequence != self.sequence + 1:
+        gap_is_known = isinstance(entry, Restored) and entry.sequence > self.sequence
+        if entry.sequence != self.sequence + 1 and not gap_is_known:
             raise LedgerCorrupt(entry.sequence, f"expected position {self.sequence + 1}")
         if isinstance(entry, Funded):
             self._apply_funded(entry)
+        elif isinstance(entry, Restored):
+            self._apply_restored(entry)
         elif isinstance(entry, Granted):
             self._apply_granted(entry)
         else:
@@ -274,6 +283,12 @@ class Ledger:
         if too_low or entry.overlap_count < max(books.times_granted.values(), default=0):
             raise LedgerCorrupt(entry.sequence, "a budget below what is already taken")
         books.funding = entry
+
+    def _apply_restored(self, entry: Restored) -> None:
+        books = self._books.get(entry.campaign_id)
+        if books is None or entry.lost_label_count < 1:
+            raise LedgerCorrupt(entry.sequence, "a restore that lost nothing")
+        books.written_off += entry.lost_label_count
 
     def _apply_granted(self, entry: Granted) -> None:
         terms = entry.terms

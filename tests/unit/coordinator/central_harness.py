@@ -195,6 +195,7 @@ class Runner:
     def start(self, config: CoordinatorConfig) -> Central:
         bootstrap.initialise(config, int(time.time()))
         desk = Desk(bootstrap.open_office(config, clock=self.clock))
+        bootstrap.heal_restore(desk.office)
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, daemon=True)
         thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shutil
 import signal
 import time
 import uuid
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from central_harness import (
+    Machine,
     campaign_status,
     in_phase,
     install_and_offer,
@@ -54,7 +56,12 @@ def test_a_campaign_runs_from_first_model_to_completion(central, sites):
         run_cycle(central, sites, campaign_id, campaign, cycle=cycle)
     status = central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
     done = campaign_status(status)
-    assert done["ledger"] == {"budget": 20, "spent": 20, "reserved": 0, "returned": 0}
+    assert done["ledger"] == {
+        "budget": 20,
+        "spent": 20,
+        "reserved": 0,
+        "returned": 0,
+    }
     assert [row["accuracy"] for row in done["history"]] == [0.6, 0.8]
     assert [row["budget_spent"] for row in done["history"]] == [10, 20]
     assert [row["labels"] for row in done["history"]] == [10, 10]
@@ -379,3 +386,82 @@ def test_a_paused_campaign_grants_nothing_until_it_is_resumed(waiting, waiting_s
     assert not open_grants(agents[0])
     central.ask(set_state, CampaignState.ACTIVE)
     central.tick_until(in_phase("labeling", 1))
+
+
+def test_a_restored_backup_never_passes_the_budget(runner, config, folder_with_model):
+    template, campaign_id, campaign = folder_with_model
+    shutil.copytree(template, config.folder)
+    central = runner.start(config)
+    agents = [central.enroll(site) for site in ("north", "south")]
+    portals = [central.enroll(site, "portal") for site in ("north", "south")]
+    backup = config.folder.with_name("backup.db")
+    central.ask(lambda office: office.store.close())
+    shutil.copy(config.folder / "coordinator.db", backup)
+    granted = run_cycle(central, (agents, portals), campaign_id, campaign, cycle=1)
+    seen = max(grant.ledger_sequence for found in granted for grant in found)
+    runner.stop(central)
+    for path in config.folder.glob("coordinator.db*"):
+        path.unlink()
+    shutil.copy(backup, config.folder / "coordinator.db")
+
+    restored = runner.start(config)
+    books = restored.desk.office.ledger.books(campaign_id)
+    assert (books.written_off, books.available) == (10, 10)
+    assert restored.desk.office.ledger.sequence > seen
+    again = [Machine(restored, agent.key, agent.certificate_der) for agent in agents]
+    for number, agent in enumerate(again):
+        agent.sequence = 5
+        install_and_offer(agent, campaign_id, campaign, 1, seed=10 + number)
+    restored.tick_until(in_phase("labeling", 1))
+    fresh = [
+        grant.ledger_sequence
+        for agent in again
+        for grant in agent.grants.ListGrants(
+            grant_pb2.ListGrantsRequest(page_size=100, after_ledger_sequence=seen)
+        ).grants
+    ]
+    assert len(fresh) == 10
+    late = report(Machine(restored, portals[0].key, portals[0].certificate_der), granted[0])
+    assert {outcome.state for outcome in late.outcomes} == {grant_pb2.OUTCOME_STATE_UNSPECIFIED}
+    assert restored.ask(verify)[0] == []
+    runner.stop(restored)
+    once_more = runner.start(config)
+    assert once_more.desk.office.ledger.books(campaign_id).written_off == 10
+
+
+def test_a_crash_before_the_high_water_mark_loses_no_label(waiting, waiting_sites, runner):
+    central, campaign_id, campaign = waiting
+    agents, _ = waiting_sites
+    mark = central.config.high_water_path
+    for agent in agents:
+        install_and_offer(agent, campaign_id, campaign, 1)
+    central.tick_until(in_phase("labeling", 1))
+    mark.unlink()
+    runner.stop(central)
+    again = runner.start(central.config)
+    books = again.desk.office.ledger.books(campaign_id)
+    assert (books.written_off, books.total.reserved) == (0, 10)
+
+
+def test_outcomes_that_a_restore_forgot_are_not_spent_again(waiting, waiting_sites, runner):
+    central, campaign_id, campaign = waiting
+    agents, portals = waiting_sites
+    for number, agent in enumerate(agents):
+        install_and_offer(agent, campaign_id, campaign, 1, seed=number)
+    central.tick_until(in_phase("labeling", 1))
+    central.ask(lambda office: office.store.close())
+    database = central.config.folder / "coordinator.db"
+    backup = shutil.copy(database, central.config.folder.with_name("backup.db"))
+    told = open_grants(agents[0])
+    report(portals[0], told)
+    runner.stop(central)
+    for path in central.config.folder.glob("coordinator.db*"):
+        path.unlink()
+    shutil.copy(backup, database)
+    restored = runner.start(central.config)
+    books = restored.desk.office.ledger.books(campaign_id)
+    assert books.written_off == len(told)
+    restored.clock.offset += campaign.grant_lifetime_seconds + 100
+    restored.tick()
+    assert books.total.returned == 10
+    assert books.available + books.total.reserved == campaign.budget_labels - len(told)
