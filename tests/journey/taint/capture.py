@@ -37,6 +37,40 @@ class KeyPair:
     key: Path
 
 
+def make_authority(folder: Path) -> KeyPair:
+    """Makes an authority of the test: `ca.pem` and `ca.key` in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority in {folder.name}")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=6))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return _written(certificate, key, KeyPair(folder / "ca.pem", folder / "ca.key"))
+
+
+def _written(
+    certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, pair: KeyPair
+) -> KeyPair:
+    pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pair.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return pair
+
+
 def issue_server_pair(
     authority: KeyPair, folder: Path, *, uris: tuple[str, ...] = (), hosts: tuple[str, ...] = ()
 ) -> KeyPair:
@@ -75,16 +109,7 @@ def issue_server_pair(
         .sign(signer, hashes.SHA256())
     )
     folder.mkdir(parents=True, exist_ok=True)
-    pair = KeyPair(folder / "relay.pem", folder / "relay.key")
-    pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pair.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return pair
+    return _written(certificate, key, KeyPair(folder / "relay.pem", folder / "relay.key"))
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,14 @@
 """The relay hears what passes between two ends that check each other's certificates."""
 
 import concurrent.futures
-import datetime
 import socket
 import ssl
 import time
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from tests.journey.taint.capture import CaptureRelay, KeyPair, Wire, issue_server_pair
+from tests.journey.taint.capture import CaptureRelay, Wire, issue_server_pair, make_authority
 from tests.journey.taint.markers import make_markers
 from tests.journey.taint.search import Search
 
@@ -22,30 +17,7 @@ MARKERS = make_markers(3)
 
 @pytest.fixture
 def authority(tmp_path):
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pair = KeyPair(tmp_path / "ca.pem", tmp_path / "ca.key")
-    pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pair.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return pair
+    return make_authority(tmp_path / "authority")
 
 
 @pytest.fixture

@@ -163,17 +163,24 @@ def http2_parts(stream: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"data of stream {number}", bytes(joined)
 
 
-def grpc_messages(stream: bytes) -> Iterator[bytes]:
-    """Yields the whole, unpacked messages that one direction of a connection carried."""
+def grpc_calls(stream: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yields (method, message) for every whole message that one direction carried.
+
+    The method is `package.Service/Method`; empty in the answering direction, which names none.
+    """
+    methods: dict[str, str] = {}
     for place, joined in http2_parts(stream):
-        if not place.startswith("data of"):
+        number = place.rpartition(" ")[2]
+        if place.startswith("headers of"):
+            found = re.search(rb"^:path: /(.+)$", joined, re.MULTILINE)
+            methods.setdefault(number, found.group(1).decode() if found else "")
             continue
         start = 0
         while start + 5 <= len(joined):
             length = int.from_bytes(joined[start + 1 : start + 5], "big")
             message = joined[start + 5 : start + 5 + length]
             if len(message) == length:
-                yield message
+                yield methods.get(number, ""), message
             start += 5 + length
 
 
