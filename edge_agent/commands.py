@@ -47,6 +47,9 @@ def run(parsed: argparse.Namespace) -> int:
     config = _config(parsed)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     with _only_one(config.state_folder):
+        from edge_agent.memory import keep_memory_small
+
+        keep_memory_small()
         from edge_agent.assembly import build_daemon
 
         # The device has other work to do.

@@ -21,10 +21,6 @@ from model_bundle.manifest import PART_CODE_BOOK, PART_MODEL, PART_PROTOTYPES, B
 _LOG_ERRORS_ONLY = 3
 _OPTIONAL = ("committee_logits", "site_logits")
 
-# Working memory of a run goes back after the last minibatch; in between it is worth keeping.
-_SHRINKING = onnxruntime.RunOptions()
-_SHRINKING.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-
 
 class Predictor:
     """A loaded model version.
@@ -66,8 +62,7 @@ class Predictor:
         parts = []
         for start in range(0, len(samples), step):
             inputs = extract(samples[start : start + step], self.features)
-            is_last = start + step >= len(samples)
-            parts.append(self._session.run(None, inputs, _SHRINKING if is_last else None))
+            parts.append(self._session.run(None, inputs))
         joined = {
             name: np.concatenate([part[i] for part in parts]).astype(np.float32, copy=False)
             for i, name in enumerate(self._names)
@@ -85,6 +80,8 @@ def _opened(model: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    # The arena would keep the working memory of the largest run for ever; see `memory`.
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = _LOG_ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
