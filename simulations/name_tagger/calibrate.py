@@ -13,10 +13,9 @@ from edge_agent.masking.policy import MaskingPolicy
 from edge_agent.masking.seam import Level
 from simulations.name_tagger.corpora import read_real
 
-GRID = (0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5)
-MIN_SYNTHETIC = 0.968
-MIN_LOWER = 0.93
-MIN_REAL_PERSONS = 0.95
+GRID = (0.02, 0.03, 0.035, 0.04, 0.06, 0.1, 0.2)
+MAX_OVER_MASKING = 0.045
+"""Share of harmless letters that may be masked on the train part; the goal is 0.05."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +26,6 @@ class Tried:
     synthetic: Measurement
     lower: Measurement
     real: Measurement
-
-    @property
-    def is_enough(self) -> bool:
-        """True when recall reaches what the goals need, with a little in reserve."""
-        return (
-            self.synthetic.recall.ratio >= MIN_SYNTHETIC
-            and self.lower.recall.ratio >= MIN_LOWER
-            and self.real.of_type("PERSON").ratio >= MIN_REAL_PERSONS
-        )
 
 
 def pack_policy(folder: Path, level: Level = Level.BALANCED) -> MaskingPolicy:
@@ -80,13 +70,18 @@ def try_thresholds(
 
 
 def chosen_thresholds(tried: Sequence[Tried]) -> dict[str, float]:
-    """Balanced is the highest threshold that is enough; strict and light stand around it."""
-    enough = [one.threshold for one in tried if one.is_enough]
-    balanced = max(enough) if enough else min(one.threshold for one in tried)
+    """Balanced is the lowest threshold that over-masks little enough: recall comes first.
+
+    Strict and light stand around it.
+    """
+    enough = [
+        one.threshold for one in tried if one.synthetic.over_masking.ratio <= MAX_OVER_MASKING
+    ]
+    balanced = min(enough) if enough else max(one.threshold for one in tried)
     return {
         "strict": round(balanced / 3, 4),
         "balanced": balanced,
-        "light": round(min(0.6, balanced * 4), 4),
+        "light": round(min(0.6, balanced * 8), 4),
     }
 
 
