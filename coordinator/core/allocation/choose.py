@@ -22,6 +22,8 @@ from coordinator.core.allocation.threshold import descending_threshold
 
 MOST_LAZY_PICKS = 400
 """Up to so many picks the exact engine is quick enough to be the default."""
+ONE_PARTITION = "one partition"
+"""Name of the engine whose choice is optimal."""
 LOOK_BACKS = 3
 """How often the shortlist is extended by rows that turn out to be worth a look."""
 
@@ -64,7 +66,7 @@ def choose(market: Market) -> tuple[Choice, Objective]:
         rows = optimal_rows(market, objective, offer)
         if rows is not None:
             none = np.zeros(len(rows), dtype=np.bool_)
-            return Choice(rows, none, "one partition", market.floors, None), objective
+            return Choice(rows, none, ONE_PARTITION, market.floors, None), objective
     for _ in range(LOOK_BACKS):
         choice, bars = _choose_from(pool, offer, objective, policy)
         bought = offer.utilities[np.searchsorted(offer.rows, choice.rows)].astype(np.float64)

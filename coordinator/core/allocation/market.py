@@ -120,14 +120,16 @@ class Market:
         )
         lowest = float(bars.min(initial=np.inf))
         rows = self._at_least(lowest * self._one_cost / max(steepest, 1e-12))
-        rows = rows[~_in_sorted(rows, known)]
         slopes = row_slopes(rows, linear, terms, masses)
         worth = self._utilities(rows) * slopes
         if self._mixed:
             worth = worth / self.setting.costs_of(rows)
         else:
             worth = worth / np.float32(self._one_cost)
-        return rows[worth > bars[self.pool.site_index[rows]]]
+        rows = rows[
+            worth > (lowest if (bars == lowest).all() else bars[self.pool.site_index[rows]])
+        ]
+        return rows[~_in_sorted(rows, known)]
 
     @cached_property
     def _mixed(self) -> bool:

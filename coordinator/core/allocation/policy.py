@@ -120,14 +120,14 @@ class Policy:
         }
     )
     cell_weight: float = 0.5
-    class_weight: float = 0.5
+    class_weight: float = 2.0
     site_weight: float = 0.02
     explore_ratio: float = 0.1
     overlap_ratio: float = 0.0
     share_cap_multiple: float = 2.0
     cold_labels_per_class: float = 2.0
     hot_calibration_error: float = 0.1
-    epsilon: float = 0.03
+    epsilon: float = 0.08
     engine: Engine = Engine.AUTO
     switches: Switches = Switches()
 

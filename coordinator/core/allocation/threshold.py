@@ -106,13 +106,17 @@ def _candidates(problem: Problem, state: _State, keys: Integers, step: _Step) ->
     first = state.cursor[keys]
     slope = problem.slopes(state.masses, keys) / problem.divisors[keys]
     by_gain = np.searchsorted(step.order, keys * 2.0 + (1.0 - step.tau / slope), side="right")
-    room = np.full(len(keys), np.inf)
+    ready = np.maximum(np.minimum(by_gain, problem.starts[keys + 1]), first + 1)
+    wanted = cumulated[ready] - cumulated[first]
+    share = np.ones(len(keys))
     for family, mass in zip(problem.families, state.masses, strict=True):
-        if family.factor > 0:
-            limit = family.room(mass, step.epsilon)[family.groups[keys]] / family.factor
-            room = np.minimum(room, limit)
-    by_room = np.searchsorted(cumulated, cumulated[first] + room, side="right") - 1
-    last = np.minimum(np.minimum(by_gain, by_room), problem.starts[keys + 1])
+        # Keys of one group share its room in proportion to what they have ready.
+        groups = family.groups[keys]
+        total = group_sums(groups, family.factor * wanted, count=len(mass))[groups]
+        room = family.room(mass, step.epsilon)[groups]
+        share = np.minimum(share, room / np.maximum(total, 1e-300))
+    by_room = np.searchsorted(cumulated, cumulated[first] + wanted * share, side="right") - 1
+    last = np.minimum(ready, by_room)
     counts = np.maximum(last - first, 1)
     offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     items = np.repeat(first, counts) + offsets
