@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,12 +61,15 @@ class DemoRun:
         plan: What to do.
         display: Where progress is shown.
         time_limit_seconds: After this the run is given up; 0 for no limit.
+        on_status: Called with each status; tests kill processes there.
     """
 
     plan: DemoPlan
     display: Display
     time_limit_seconds: float = 1800.0
+    on_status: Callable[[Status, Supervisor], None] = lambda _status, _supervisor: None
     _restarts: Counter[str] = field(default_factory=Counter)
+    _stored: dict[str, dict[int, dict[str, int]]] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
         """Runs everything and returns the report.
@@ -108,18 +112,13 @@ class DemoRun:
     def _watch(self, supervisor: Supervisor) -> Status:
         deadline = time.monotonic() + self.time_limit_seconds
         limited = self.time_limit_seconds > 0 and not self.plan.human
-        seen = 0
         while True:
             self._revive(supervisor)
             status = read_status(self.plan.ports.metrics)
             if status is not None:
                 self.display.show(status)
-                finished = sum(len(campaign["history"]) for campaign in status["campaigns"])
-                if finished > seen:
-                    seen = finished
-                    save_metrics(
-                        self.plan.ports.metrics, self.plan.layout.metrics, f"cycle-{seen:02d}"
-                    )
+                self.on_status(status, supervisor)
+                self._keep_counts(status)
                 if is_done(status):
                     return status
             if limited and time.monotonic() > deadline:
@@ -128,6 +127,16 @@ class DemoRun:
                     f"the logs are under {self.plan.layout.work}"
                 )
             time.sleep(POLL_SECONDS)
+
+    def _keep_counts(self, status: Status) -> None:
+        """Counts the stores' labels once at the end of each cycle, before the next one's come."""
+        for campaign in status["campaigns"]:
+            stored = self._stored.setdefault(campaign["name"], {})
+            last = max((row["cycle"] for row in campaign["history"]), default=0)
+            if last and last not in stored:
+                stored[last] = labels_in_stores(self.plan, campaign)
+                name = f"{campaign['name']}-cycle-{last}"
+                save_metrics(self.plan.ports.metrics, self.plan.layout.metrics, name)
 
     def _revive(self, supervisor: Supervisor) -> None:
         """Starts ended processes again, as a service manager would."""
@@ -143,21 +152,26 @@ class DemoRun:
     def _outcome(self, status: Status, **times: Any) -> DemoOutcome:
         plan = self.plan
         by_name = {campaign["name"]: campaign for campaign in status["campaigns"]}
-        ids = {name: campaign["campaign_id"] for name, campaign in by_name.items()}
-        labels = labels_in_stores(plan, ids)
+        labels: dict[str, dict[str, int]] = {site: {} for site in plan.sites}
+        for name, campaign in by_name.items():
+            # The last cycle's count is taken again, now that every process has ended.
+            stored = labels_in_stores(plan, campaign)
+            self._stored[name][max(self._stored[name], default=0)] = stored
+            for site, count in stored.items():
+                labels[site][name] = count
         campaigns = [
             campaign_outcome(
                 campaign,
                 by_name[campaign.source.name],
                 raw_bytes=plan.raw_bytes[campaign.source.name],
-                final_labels={site: labels[site][campaign.source.name] for site in plan.sites},
+                stored=self._stored[campaign.source.name],
             )
             for campaign in plan.campaigns
         ]
         return DemoOutcome(
             campaigns=campaigns,
             sites=site_outcomes(plan, status, labels),
-            egress=egress_outcome(status),
+            egress=egress_outcome(plan, status),
             taint=search_markers(plan.layout.central, plan.markers),
             restarts=dict(self._restarts),
             **times,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,26 +54,31 @@ def is_done(status: Status) -> bool:
 
 
 def campaign_outcome(
-    plan: CampaignPlan, status: Status, *, raw_bytes: int, final_labels: Mapping[str, int]
+    plan: CampaignPlan, status: Status, *, raw_bytes: int, stored: Mapping[int, Mapping[str, int]]
 ) -> CampaignOutcome:
-    """Returns what a campaign came to."""
+    """Returns what a campaign came to.
+
+    Args:
+        plan: The campaign.
+        status: Its part of the coordinator's status.
+        raw_bytes: Size of its pool.
+        stored: Cycle to site to expert labels that the site's store held at the cycle's end.
+    """
     source = plan.source
     pool = [sample for sample in source.samples if sample.device]
     cycles = [
         CycleOutcome(
             cycle=row["cycle"],
-            labels=row["labels"],
+            labels=sum(stored.get(row["cycle"], {}).values()),
             budget_spent=row["budget_spent"],
             accuracy=row["accuracy"] or 0.0,
             macro_f1=row["macro_f1"] or 0.0,
             model_version=row["model_version"],
             seconds=row["seconds"],
+            labels_by_site=stored.get(row["cycle"], {}),
         )
         for row in status["history"]
     ]
-    if cycles:
-        last = {**vars(cycles[-1]), "labels_by_site": final_labels}
-        cycles[-1] = CycleOutcome(**last)
     return CampaignOutcome(
         name=source.name,
         kind=source.kind,
@@ -86,29 +92,22 @@ def campaign_outcome(
     )
 
 
-def labels_in_stores(plan: DemoPlan, campaign_ids: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """Counts the labels that experts gave, in each site's own store.
+def labels_in_stores(plan: DemoPlan, campaign: Status) -> dict[str, int]:
+    """Counts the labels that experts gave under grants, in each site's own store.
 
     Args:
         plan: The demo.
-        campaign_ids: Campaign name to id in hex.
+        campaign: One campaign's part of the coordinator's status.
 
     Returns:
-        Site to campaign name to count.
+        Site to count.
     """
     from review_portal.label_store import LabelStore
 
-    counts: dict[str, dict[str, int]] = {}
-    for site in plan.sites:
-        store = LabelStore.open(plan.layout.site(site).portal, read_only=True)
-        counts[site] = {
-            name: sum(
-                labeled.origin == "expert"
-                for labeled in store.examples(bytes.fromhex(campaign_id), "train")
-            )
-            for name, campaign_id in campaign_ids.items()
-        }
-        store.close()
+    counts: dict[str, int] = {}
+    for site in campaign["sites"]:
+        with LabelStore.open(plan.layout.site(site).portal, read_only=True) as store:
+            counts[site] = store.expert_label_count(bytes.fromhex(campaign["campaign_id"]))
     return counts
 
 
@@ -137,9 +136,23 @@ def site_outcomes(
     return outcomes
 
 
-def egress_outcome(status: Status) -> EgressOutcome:
-    """Returns what the coordinator received in all."""
-    return EgressOutcome(status["received"]["messages"], status["received"]["bytes"])
+def egress_outcome(plan: DemoPlan, status: Status) -> EgressOutcome:
+    """Returns what the coordinator received; the devices' own ledgers tell the kinds."""
+    from edge_agent.egress_ledger import records
+
+    kinds: dict[str, Counter[str]] = {}
+    for site in plan.sites:
+        for device in plan.devices:
+            for record in records(plan.layout.site(site).agent(device) / "egress"):
+                name = "devices: " + record.method.rpartition("/")[2]
+                kinds.setdefault(name, Counter()).update(messages=1, bytes=record.size_bytes)
+    received = status["received"]
+    known = sum(kinds.values(), Counter[str]())
+    rest = {name: received[name] - known[name] for name in ("messages", "bytes")}
+    if min(rest.values()) > 0:
+        kinds["portals and nodes: outcomes, totals, polls"] = Counter(rest)
+    by_kind = {name: dict(kinds[name]) for name in sorted(kinds)}
+    return EgressOutcome(received["messages"], received["bytes"], by_kind)
 
 
 def search_markers(folder: Path, markers: Sequence[str]) -> TaintOutcome:
