@@ -68,6 +68,10 @@ class Family:
         self._children[spec.name] = _Child(spec, _spawn(spec), self._clock())
         _log.info("%s runs as pid %d", spec.name, self._children[spec.name].process.pid)
 
+    def restart(self, name: str) -> None:
+        """Ends a child so that the next `tend` starts it again, as after a renewed certificate."""
+        self._children[name].process.terminate()
+
     def pid(self, name: str) -> int:
         """Returns the process id of a child."""
         return self._children[name].process.pid

@@ -8,10 +8,11 @@ request carries a signature of the node's key.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -21,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from federation.file_watch import FileWatch
 from federation.settings import ProxySettings, split_address
 
 FLEET_PATH = re.compile(r"/v1/fleet/[a-z0-9]+(-[a-z0-9]+)*")
@@ -30,6 +32,7 @@ HOP_HEADERS = frozenset(
     {"connection", "transfer-encoding", "keep-alive", "content-length", "server"}
 )
 UPSTREAM_SECONDS = 60.0
+RENEW_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -44,8 +47,8 @@ def is_published(method: str, path: str) -> bool:
     return method == "POST" and FLEET_PATH.fullmatch(path) is not None
 
 
-def make_app(settings: ProxySettings) -> Starlette:
-    """Returns the proxy as an ASGI application."""
+def make_app(settings: ProxySettings, renew: Callable[[], None] = lambda: None) -> Starlette:
+    """Returns the proxy as an ASGI application; `renew` is called now and then while it serves."""
     context = ssl.create_default_context(cafile=str(settings.authority))
     limits = httpx.Limits(max_connections=256, max_keepalive_connections=64)
     client = httpx.AsyncClient(
@@ -69,7 +72,9 @@ def make_app(settings: ProxySettings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         del app
+        task = asyncio.create_task(_repeat(renew))
         yield
+        task.cancel()
         await client.aclose()
 
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -109,11 +114,23 @@ async def _body(request: Request, bytes_max: int) -> bytes | None:
     return bytes(parts)
 
 
+async def _repeat(renew: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        renew()
+
+
 def run(settings: ProxySettings) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serves until SIGTERM or SIGINT; takes up a renewed certificate at the next handshake."""
     host, port = split_address(settings.address)
+    watch = FileWatch(settings.certificate)
+
+    def renew() -> None:
+        if isinstance(config.ssl, ssl.SSLContext) and watch.changed():
+            config.ssl.load_cert_chain(settings.certificate, settings.private_key)
+
     config = uvicorn.Config(
-        make_app(settings),
+        make_app(settings, renew),
         host=host,
         port=port,
         ssl_certfile=str(settings.certificate),

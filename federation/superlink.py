@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from federation.children import ChildSpec, Family, supervise
 from federation.control import Control, KnownNode
 from federation.errors import ControlFailed, RequestInvalid
+from federation.file_watch import FileWatch
 from federation.flower_transport import REGISTERED_NAME
 from federation.run_files import write_json, write_whole
 from federation.settings import SuperlinkSettings, split_address
@@ -57,7 +58,15 @@ def run(settings: SuperlinkSettings) -> None:
     for spec in child_specs(settings):
         family.start(spec)
     watcher = NodeWatcher(settings.nodes, lambda: Control(settings.address, settings.authority))
-    supervise(family, watcher.tick)
+    renewal = FileWatch(settings.certificate)
+
+    def tick() -> None:
+        watcher.tick()
+        if renewal.changed():
+            _log.info("the certificate was renewed; the superlink starts again")
+            family.restart("superlink")
+
+    supervise(family, tick)
 
 
 def child_specs(settings: SuperlinkSettings) -> list[ChildSpec]:

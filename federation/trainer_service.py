@@ -45,7 +45,9 @@ def store_stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     for path in sorted([*folder.glob("*.db"), *folder.glob("*.db-wal")]):
         with contextlib.suppress(FileNotFoundError):
             state = path.stat()
-            found.append((path.name, state.st_size, state.st_mtime_ns))
+            # Opening a store for reading leaves an empty write-ahead log behind: that is no change.
+            if state.st_size:
+                found.append((path.name, state.st_size, state.st_mtime_ns))
     return tuple(found)
 
 

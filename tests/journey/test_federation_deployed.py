@@ -139,7 +139,8 @@ class Deployment:
         )
         common += f'authority = "{identity}/ca.pem"\n'
         (self.folder / "superlink.toml").write_text(
-            f'work = "{self.central}/flower"\naddress = "{self.superlink}"\nnodes = "{nodes}"\n{common}'
+            f'work = "{self.central}/flower"\naddress = "{self.superlink}"\n'
+            f'nodes = "{nodes}"\n{common}'
         )
         (self.folder / "proxy.toml").write_text(
             f'address = "{self.proxy}"\nsuperlink = "{self.superlink}"\n{common}'
