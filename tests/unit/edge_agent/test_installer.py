@@ -168,8 +168,13 @@ class Shelf:
 
 
 @pytest.fixture
-def installer(device, monkeypatch):
+def real_trial(device, monkeypatch):
+    """The trial run in its limited child process, where that is what a test is about."""
     monkeypatch.setattr("edge_agent.installer.trial", warm_up.trial)
+
+
+@pytest.fixture
+def installer(device):
     stores = open_stores(device.config)
     yield Installer(
         device.folder / "models",
@@ -241,6 +246,7 @@ def test_a_broken_download_goes_on_where_it_ended(device, coordinator):
     assert coordinator.installs[-1].state == model_pb2.INSTALL_STATE_INSTALLED
 
 
+@pytest.mark.usefixtures("real_trial")
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -280,6 +286,7 @@ def test_an_older_version_is_refused_but_the_previous_one_may_return(installer):
     assert installer.load(CAMPAIGN).version == 2
 
 
+@pytest.mark.usefixtures("real_trial")
 def test_a_model_that_eats_all_memory_dies_in_its_trial_and_not_here(installer):
     shape = numpy_helper.from_array(np.int64([1 << 40]), "shape")
     fill = helper.make_node("ConstantOfShape", ["shape"], ["logits"])
