@@ -31,7 +31,7 @@ def processes_of(work: Path) -> list[str]:
     lines = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or [])
-        if str(work) in line and process.pid != os.getpid() and "pytest" not in line:
+        if str(work) in line and process.pid != os.getpid():
             lines.append(line)
     return lines
 

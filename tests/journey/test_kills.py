@@ -52,12 +52,15 @@ def interrupted(work: Path, ready: Callable[[], bool]) -> int:
     command = (sys.executable, "-m", "simulations.demo", "--work", str(work), "--report", str(work))
     demo = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 300
-    while not ready():
-        assert demo.poll() is None, "the demo ended by itself"
-        assert time.monotonic() < end, "the demo did not start its processes"
-        time.sleep(0.2)
-    demo.send_signal(signal.SIGINT)
-    return demo.wait(timeout=60)
+    try:
+        while not ready():
+            assert demo.poll() is None, "the demo ended by itself"
+            assert time.monotonic() < end, "the demo did not start its processes"
+            time.sleep(0.2)
+    finally:
+        demo.send_signal(signal.SIGINT)
+        code = demo.wait(timeout=120)
+    return code
 
 
 def test_every_process_may_die_once_after_an_interrupted_run(tmp_path: Path) -> None:
