@@ -136,7 +136,7 @@ def fnv1a(raw: bytes) -> int:
     return value
 
 
-@lru_cache(maxsize=262_144)
+@lru_cache(maxsize=8_192)
 def _bucket(token: str, buckets: int) -> int:
     return 1 + fnv1a(token.encode()) % (buckets - 1)
 
