@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from review_portal.core.model import Refusal
+from review_portal.errors import StoreError, StoreMissing
 from review_portal.portal import PACKAGE, Portal
 from review_portal.routes import (
     adjudication,
@@ -37,6 +39,12 @@ def refused(request: Request, error: Exception) -> Response:
     return pages.page(request, "problem.html", context, status_code=error.status_code)
 
 
+def store_failed(request: Request, error: Exception) -> Response:
+    """Answers an error of the store with its sentence; nothing was half-written."""
+    status = 404 if isinstance(error, StoreMissing) else 503
+    return refused(request, Refused(status, Refusal("STORE", str(error))))
+
+
 def create_app(portal: Portal) -> FastAPI:
     """Builds the application around one portal."""
     app = FastAPI(
@@ -50,6 +58,7 @@ def create_app(portal: Portal) -> FastAPI:
     )
     app.state.portal = portal
     app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(StoreError, store_failed)
     for module in MODULES:
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=PACKAGE / "static"), name="static")

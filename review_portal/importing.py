@@ -10,7 +10,8 @@ from itertools import islice
 
 from review_portal.core.model import Campaign, MaskView, NewItem
 from review_portal.interchange.records import ImportedRow
-from review_portal.label_store import ImportedItem, LabelStore
+from review_portal.label_store import LabelStore
+from review_portal.store.bulk_import import ImportedItem
 from review_portal.store.campaigns import settings_of
 from review_portal.store.items import Intake
 

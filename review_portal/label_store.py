@@ -17,11 +17,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
-from review_portal.core.model import Campaign, NewItem, Origin, Settlement
-from review_portal.core.model import ItemState as _ItemState
+from review_portal.core.model import Campaign
 from review_portal.errors import StoreMissing
-from review_portal.store import audit, counters, items, settling
+from review_portal.store import audit, counters, items
 from review_portal.store import campaigns as campaign_rows
+from review_portal.store.bulk_import import ImportedItem, import_chunk
 from review_portal.store.database import FILE_NAME, Database
 from review_portal.store.sealing import KeyRing
 from review_portal.store.tables import item, item_content, label
@@ -48,21 +48,6 @@ class LabeledItem:
     class_index: int
     split: str
     origin: str
-
-
-@dataclass(frozen=True)
-class ImportedItem:
-    """A labeled or unlabeled item from a file.
-
-    Attributes:
-        item: The item, without a grant.
-        answer_key: Its answer, or None to let experts label it.
-        is_gold: Whether it may serve as a hidden check of experts.
-    """
-
-    item: NewItem
-    answer_key: str | None
-    is_gold: bool = False
 
 
 class LabelStore:
@@ -204,11 +189,7 @@ class LabelStore:
         Returns:
             How many were new.
         """
-
-        def work(connection: Connection) -> int:
-            return sum(_import_one(connection, intake, entry) for entry in new)
-
-        return self.database.write(work)
+        return self.database.write(lambda c: import_chunk(c, intake, new))
 
 
 def _fetch(query: Select[Any]) -> Callable[[Connection], Sequence[Row[Any]]]:
@@ -237,22 +218,3 @@ def _standing(campaign_id: bytes, split: str) -> Select[Any]:
         )
         .order_by(label.c.label_id)
     )
-
-
-def _import_one(connection: Connection, intake: items.Intake, entry: ImportedItem) -> bool:
-    if items.find_item_number(connection, entry.item.item_id) is not None:
-        return False
-    number = items.insert_item(connection, intake, entry.item, _ItemState.OPEN)
-    if entry.answer_key is None:
-        items.open_slots(connection, number)
-    else:
-        row = connection.execute(select(item).where(item.c.item_number == number)).one()
-        imported = settling.NewLabel(entry.answer_key, Settlement.IMPORT, Origin.IMPORT)
-        settling.put_label(connection, row, imported, now=intake.now, send_after=intake.now)
-        if entry.is_gold:
-            connection.execute(
-                item.update().where(item.c.item_number == number).values(is_gold=True)
-            )
-    event = audit.Event("command", "item.imported", entry.item.item_id.hex())
-    audit.append(connection, intake.now, event)
-    return True

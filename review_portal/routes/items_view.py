@@ -8,8 +8,9 @@ from typing import Any
 
 from review_portal.core.model import Campaign, Kind
 from review_portal.portal import Portal
-from review_portal.routes.shapes import CampaignBody, ItemBody, SuggestionBody
+from review_portal.routes.shapes import CampaignBody, ExampleBody, ItemBody, SuggestionBody
 from review_portal.store.campaigns import CampaignSettings
+from review_portal.store.exemplars import Exemplar
 from review_portal.store.items import unpack_probabilities
 from review_portal.store.queue import QueuedItem, lease_proof, unseal_item
 from review_portal.wire import read_series
@@ -85,6 +86,17 @@ def _suggestion(portal: Portal, campaign: Campaign, queued: QueuedItem) -> Sugge
         class_index=queued.suggestion_index or 0,
         confidence=round(shown, 4),
         raw_confidence=round(raw, 4),
+    )
+
+
+def example_body(portal: Portal, campaign_id: bytes, entry: Exemplar) -> ExampleBody:
+    """Returns an example of a class, content unsealed."""
+    content = unseal_item(portal.store.keys, campaign_id, entry.item_id, entry.sealed)
+    return ExampleBody(
+        class_index=entry.class_index,
+        kind=entry.kind,
+        mask_spans=json.loads(entry.mask_spans),
+        **content_fields(Kind(entry.kind), content, entry.item_id),
     )
 
 

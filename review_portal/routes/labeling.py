@@ -22,6 +22,7 @@ from review_portal.routes.shapes import (
     AnnotationBody,
     AnnotationsBody,
     CampaignBody,
+    ExampleBody,
     FlagBody,
     LeasesBody,
     QueueBody,
@@ -36,6 +37,7 @@ from review_portal.store.campaigns import (
     list_campaigns,
     settings_of,
 )
+from review_portal.store.exemplars import Exemplar, exemplars
 from review_portal.store.people import Person
 
 router = APIRouter(prefix="/api", tags=["labeling"])
@@ -228,6 +230,21 @@ async def release_leases(portal: PortalOf, visitor: Labeler, body: LeasesBody) -
         lambda connection: queue.release(connection, visitor.person.person_id, ids)
     )
     return {"released_count": released}
+
+
+@router.get("/examples")
+async def examples(portal: PortalOf, visitor: Labeler, campaign: str) -> list[ExampleBody]:
+    """Up to two settled items per class, for the guideline."""
+    now, person_id = portal.clock(), visitor.person.person_id
+
+    def work(connection: Connection) -> tuple[Campaign, tuple[Exemplar, ...]] | Refusal:
+        found = find_campaign_named(connection, campaign)
+        if found is None:
+            return CAMPAIGN_UNKNOWN
+        return found, exemplars(connection, found.campaign_id, reader_id=person_id, now=now)
+
+    found, shown = raise_if_refused(await portal.store.database.write_soon(work))
+    return [items_view.example_body(portal, found.campaign_id, entry) for entry in shown]
 
 
 @router.post("/skips")

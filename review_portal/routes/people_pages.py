@@ -13,7 +13,7 @@ from review_portal.core.model import Refusal, Role
 from review_portal.errors import AccessError
 from review_portal.routes.guard import PortalOf, Refused, SiteLead, VisitorOf
 from review_portal.routes.pages import page
-from review_portal.routes.shapes import NewPersonForm, PreferencesBody
+from review_portal.routes.shapes import NewPersonForm, PersonForm, PreferencesBody
 from review_portal.store import audit, people
 
 router = APIRouter()
@@ -48,19 +48,18 @@ async def add_person(
 
 @router.post("/people/{person_id}", include_in_schema=False)
 async def change_person(
-    request: Request, portal: PortalOf, visitor: SiteLead, person_id: int
+    portal: PortalOf, visitor: SiteLead, person_id: int, form: Annotated[PersonForm, Form()]
 ) -> Response:
     """Changes somebody's role, hours, quota, languages and skills, or locks them out."""
-    form = await request.form()
     if person_id == visitor.person.person_id:
         raise Refused(409, Refusal("OWN_RIGHTS", "somebody else must change your own rights"))
     changes: dict[str, Any] = {
-        "role": Role(str(form.get("role", "expert"))).value,
-        "hours_per_day": min(24.0, max(0.0, float(str(form.get("hours_per_day", "1"))))),
-        "daily_quota": max(0, int(str(form.get("daily_quota", "0")))),
-        "languages": _listed(form.get("languages")),
-        "skills": _listed(form.get("skills")),
-        "is_disabled": form.get("is_disabled") == "on",
+        "role": form.role.value,
+        "hours_per_day": form.hours_per_day,
+        "daily_quota": form.daily_quota,
+        "languages": _listed(form.languages),
+        "skills": _listed(form.skills),
+        "is_disabled": form.is_disabled == "on",
     }
     now, actor = portal.clock(), f"person:{visitor.person.person_id}"
 

@@ -125,6 +125,17 @@ class NewPersonForm(BaseModel):
     display_name: str = Field("", max_length=80)
 
 
+class PersonForm(BaseModel):
+    """What somebody may do, and when."""
+
+    role: Role
+    hours_per_day: float = Field(1.0, ge=0, le=24)
+    daily_quota: int = Field(0, ge=0)
+    languages: str = Field("", max_length=200)
+    skills: str = Field("", max_length=400)
+    is_disabled: Literal["", "on"] = ""
+
+
 class PreferencesBody(Body):
     """Choices of one's own; absent ones stay as they are."""
 
@@ -186,6 +197,20 @@ class CampaignBody(BaseModel):
     labeled_count: int
     disputed_count: int
     held_count: int
+
+
+class ExampleBody(BaseModel):
+    """An item that shows what a class means."""
+
+    class_index: int
+    kind: str
+    text: str | None = None
+    image_png: str | None = None
+    content_url: str | None = None
+    series: list[list[float]] | None = None
+    record: dict[str, Any] | None = None
+    mask_spans: list[tuple[int, int, str]]
+    language: str = ""
 
 
 class QueueBody(BaseModel):

@@ -426,7 +426,22 @@ function openFlag() {
   at("flag-box").showModal();
 }
 
+async function loadExamples() {
+  const { ok, answer } = await call(`/api/examples?campaign=${encodeURIComponent(boot.campaign)}`).catch(() => ({}));
+  if (!ok || !answer.length) return;
+  const box = element("section", { class: "examples" }, element("h3", {}, texts["label.examples"]));
+  for (const [index, name] of classes.entries()) {
+    const shown = answer.filter((example) => example.class_index === index);
+    if (shown.length) box.append(element("h4", {}, name), ...shown.map((example) => element("div", { class: "example" }, show({ ...example, evidence: [] }, texts))));
+  }
+  at("guideline-body").append(box);
+}
+
+let examplesAsked = false;
+
 function toggleGuideline() {
+  if (!examplesAsked) loadExamples();
+  examplesAsked = true;
   at("guideline").hidden = !at("guideline").hidden;
   desk.classList.toggle("with-guideline", !at("guideline").hidden);
 }
@@ -486,6 +501,17 @@ function classOfDigit(key) {
   return index === undefined || index < 0 ? null : () => choose(index);
 }
 
+// A page that closes gives its items back at once, so that colleagues need not wait for the lease.
+function giveBack() {
+  const held = [current, ...ring].map((item) => item?.lease_id).filter(Boolean);
+  if (!held.length || loggedOut) return;
+  fetch("/api/leases/release", {
+    method: "POST", keepalive: true, credentials: "same-origin",
+    headers: { "content-type": "application/json", "x-csrf-token": csrf },
+    body: JSON.stringify({ lease_ids: held.slice(0, 50) }),
+  }).catch(() => {});
+}
+
 async function start() {
   outbox = await Outbox.open(boot.person_id);
   const { answer } = await call("/api/campaigns").catch(() => ({ answer: [] }));
@@ -504,6 +530,8 @@ async function start() {
   });
   at("flag-box").addEventListener("close", () => at("flag-box").returnValue === "send" && sendFlag());
   window.addEventListener("online", flush);
+  window.addEventListener("pagehide", giveBack);
+  window.addEventListener("pageshow", (event) => event.persisted && location.reload());
   await refill();
   await flush();
   setInterval(() => { flush(); refill(); }, RETRY_MILLISECONDS);

@@ -19,6 +19,14 @@ GENESIS = hashlib.sha256(b"perimeter-audit-v1").digest()
 """What the first row is chained to."""
 
 
+# Written out, since every decision runs them and building them costs more than running them.
+_LAST = "SELECT sequence, chain_hash FROM audit ORDER BY sequence DESC LIMIT 1"
+_APPEND = (
+    "INSERT INTO audit (sequence, at, actor, action, subject, detail, chain_hash) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that happened.
@@ -69,18 +77,16 @@ def append(connection: Connection, at: float, *events: Event) -> None:
     """Adds events to the log, in the caller's transaction."""
     if not events:
         return
-    last = connection.execute(
-        select(audit.c.sequence, audit.c.chain_hash).order_by(audit.c.sequence.desc()).limit(1)
-    ).first()
-    sequence, head = (last.sequence, last.chain_hash) if last else (0, GENESIS)
+    last = connection.exec_driver_sql(_LAST).first()
+    sequence, head = (last[0], last[1]) if last else (0, GENESIS)
     rows = []
     for event in events:
         sequence += 1
         detail = json.dumps(event.detail or {}, sort_keys=True, separators=(",", ":"))
         fields = (sequence, at, event.actor, event.action, event.subject, detail)
         head = chain_hash(head, fields)
-        rows.append(dict(zip(audit.c.keys(), (*fields, head), strict=True)))
-    connection.execute(audit.insert(), rows)
+        rows.append((*fields, head))
+    connection.exec_driver_sql(_APPEND, rows)
 
 
 def verify(connection: Connection) -> Verification:

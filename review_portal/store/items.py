@@ -92,7 +92,7 @@ def insert_item(connection: Connection, intake: Intake, new: NewItem, state: Ite
             state=state.value,
             wanted_count=wanted_count(intake, new),
             grant_id=new.grant.grant_id if new.grant else None,
-            candidate_id=new.grant.candidate_id if new.grant else _derived_id(new.item_id),
+            candidate_id=new.grant.candidate_id if new.grant else derived_id(new.item_id),
             grant_reason=new.grant.reason.value if new.grant else "",
             grant_expire_at=new.grant.expire_at if new.grant else None,
             grant_model_version=new.grant.model_version if new.grant else 0,
@@ -123,7 +123,8 @@ def wanted_count(intake: Intake, new: NewItem) -> int:
     return max(intake.campaign.overlap_count, 2 if paired else 1)
 
 
-def _derived_id(item_id: bytes) -> bytes:
+def derived_id(item_id: bytes) -> bytes:
+    """Returns what stands for the candidate id of an item that no device offered."""
     return hashlib.sha256(b"candidate\0" + item_id).digest()[:16]
 
 
@@ -179,13 +180,13 @@ def _priority(expire_at: float | None) -> int:
 
 def change_state(connection: Connection, item_number: int, state: ItemState) -> None:
     """Moves an item to another state and keeps the counts."""
-    row = connection.execute(
-        select(item.c.campaign_id, item.c.state).where(item.c.item_number == item_number)
+    row = connection.exec_driver_sql(
+        "SELECT campaign_id, state FROM item WHERE item_number = ?", (item_number,)
     ).one()
     if row.state == state.value:
         return
-    connection.execute(
-        update(item).where(item.c.item_number == item_number).values(state=state.value)
+    connection.exec_driver_sql(
+        "UPDATE item SET state = ? WHERE item_number = ?", (state.value, item_number)
     )
     counters.bump(connection, row.campaign_id, counters.state_name(row.state), -1)
     counters.bump(connection, row.campaign_id, counters.state_name(state.value))

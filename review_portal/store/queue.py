@@ -117,8 +117,8 @@ def lease(connection: Connection, request: LeaseRequest) -> tuple[QueuedItem, ..
         connection.execute(
             update(slot).where(slot.c.slot_id.in_(held)).values(lease_until=request.until)
         )
-    for slot_id in fresh:
-        _take(connection, request, slot_id)
+    if fresh:
+        _take(connection, request, fresh)
     queued = _load(connection, (*held, *checked, *fresh))
     queued = checks.disguised(connection, queued, request.campaign_id)
     known = {entry.lease_id for entry in queued[: len(held)]}
@@ -202,16 +202,14 @@ def _slot_of(row: Row[tuple[object, ...]]) -> Slot:
     )
 
 
-def _take(connection: Connection, request: LeaseRequest, slot_id: int) -> None:
-    connection.execute(
-        update(slot)
-        .where(slot.c.slot_id == slot_id, slot.c.state == SlotState.OPEN.value)
-        .values(
-            state=SlotState.LEASED.value,
-            expert_id=request.expert_id,
-            lease_id=secrets.token_hex(16),
-            lease_until=request.until,
-        )
+def _take(connection: Connection, request: LeaseRequest, slot_ids: Sequence[int]) -> None:
+    connection.exec_driver_sql(
+        "UPDATE slot SET state = 1, expert_id = ?, lease_id = ?, lease_until = ? "
+        "WHERE slot_id = ? AND state = 0",
+        [
+            (request.expert_id, secrets.token_hex(16), request.until, slot_id)
+            for slot_id in slot_ids
+        ],
     )
 
 

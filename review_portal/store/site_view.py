@@ -69,7 +69,7 @@ class DayOfWork:
 def asked(connection: Connection, campaign_id: bytes, limit: int = 30) -> tuple[Asked, ...]:
     """Returns what the federation asked of this site, newest first."""
     day = cast(item.c.received_at / SECONDS_PER_DAY, Integer)
-    held = func.sum(item.c.state == ItemState.HELD.value)
+    held = func.sum(cast(item.c.state == ItemState.HELD.value, Integer))
     rows = connection.execute(
         select(
             day.label("day"),
@@ -96,7 +96,7 @@ def left(connection: Connection, campaign_id: bytes) -> tuple[Left, ...]:
             outbox_rows.c.state,
             func.count(outbox_rows.c.sent_at).label("sent"),
             func.count().label("total"),
-            func.sum(outbox_rows.c.class_index_plus_one > 0).label("named"),
+            func.sum(cast(outbox_rows.c.class_index_plus_one > 0, Integer)).label("named"),
         )
         .where(outbox_rows.c.campaign_id == campaign_id)
         .group_by(outbox_rows.c.state)

@@ -17,8 +17,9 @@ from model_bundle.label_schema import LabelSchema
 from review_portal.core.leasing import Slot, choose_slots, is_free, is_taken
 from review_portal.core.model import Answer, Decision, Receipt, Refusal, SlotState
 from review_portal.errors import KeyExposed, KeyMissing, SealBroken, StoreMissing
-from review_portal.label_store import ImportedItem, LabelStore
+from review_portal.label_store import LabelStore
 from review_portal.store import annotations, audit, items, outbox, queue
+from review_portal.store.bulk_import import ImportedItem
 from review_portal.store.campaigns import find_campaign, settings_of
 from review_portal.store.sealing import KeyRing
 from review_portal.store.tables import label, slot
