@@ -19,7 +19,8 @@ STRUCTURED_TYPES = frozenset(
 """Types that a site's allow-list cannot switch off."""
 
 _NAME_PART = re.compile(r"[^\W\d_]{3,}")
-_GAP = re.compile(r"[ \t\n.,'-]{0,2}\Z")
+_GAP = re.compile(r"[ \t'-]{0,2}\Z")
+_LIST_GAP = re.compile(r"[ \t\n,'-]{0,2}\Z")
 
 
 class Finding(NamedTuple):
@@ -72,8 +73,7 @@ def join_neighbours(text: str, findings: Sequence[Finding]) -> list[Finding]:
             last is not None
             and last.entity_type == found.entity_type
             and found.entity_type in _JOINABLE
-            and "\n\n" not in text[last.end : found.start]
-            and _GAP.match(text, last.end, found.start)
+            and _gap_of(found.entity_type).match(text, last.end, found.start)
         ):
             joined[-1] = Finding(
                 last.start, found.end, last.entity_type, max(last.score, found.score)
@@ -81,6 +81,11 @@ def join_neighbours(text: str, findings: Sequence[Finding]) -> list[Finding]:
         else:
             joined.append(found)
     return joined
+
+
+def _gap_of(entity_type: str) -> re.Pattern[str]:
+    """An address goes on behind a comma or on the next line; a comma parts two people."""
+    return _LIST_GAP if entity_type in {"LOCATION", "DATE_TIME"} else _GAP
 
 
 _JOINABLE = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "DATE_TIME"})

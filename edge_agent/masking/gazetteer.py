@@ -79,7 +79,7 @@ _INTRODUCED = re.compile(
     r"mein name ist|ich heiße|liebe[r]?|me llamo|mi nombre es|estimad[oa]|contact\s*:?|"
     r"attn\.?:?|cc\s*:|from\s*:|to\s*:|c/o)\s+"
     r"(?P<name>[A-ZÀ-Þ][\w'’-]+"
-    r"(?:\s+(?:[A-ZÀ-Þ][\w'’-]+|[A-ZÀ-Þ]\b\.?|(?:van|von|de|der|la|bin|al)\b)){0,3})"
+    r"(?:[ \t]+(?:[A-ZÀ-Þ][\w'’-]+|[A-ZÀ-Þ]\b\.?|(?:van|von|de|der|la|bin|al)\b)){0,3})"
 )
 
 

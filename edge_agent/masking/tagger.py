@@ -1,5 +1,6 @@
 """Runs the name tagger: a small ONNX graph over the tokens of a text. NumPy, onnxruntime only."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,21 @@ from edge_agent.masking.tokens import Featurizer, Token
 WINDOW = 256
 OVERLAP = 24
 BATCH = 16
+_FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        the of and to in is was are were be been being for on with at by from as it its this
+        that these those or not but if then than when where which who what how why they them
+        their he she him her his we us our you your me about into over under after before
+        between during including because while has have had does did would could should can
+        cannot there here also very just
+        """,
+    )
+)
+_WORDS = "|".join(sorted(_FUNCTION_WORDS))
+_LEADING = re.compile(rf"(?:(?:{_WORDS}|Hi|Hello|Hey|Dear)\b[^\w\n]*)+")
+_TRAILING = re.compile(rf"(?:[^\w\n]+(?:{_WORDS}))+\Z|\n(?:Phone|Address|E-?mail|City|Date|Tel)\Z")
 _NAMES_ONLY = frozenset({"PERSON", "ORGANIZATION", "NRP", "TITLE"})
 
 FloatArray = NDArray[np.float32]
@@ -60,7 +76,7 @@ class NameTagger:
         ):
             found.append(self._decode(probabilities, tokens, threshold))
         return [
-            [finding for finding in findings if _is_plausible(text, finding)]
+            [kept for finding in findings if (kept := _trimmed(text, finding)) is not None]
             for text, findings in zip(texts, found, strict=True)
         ]
 
@@ -114,9 +130,23 @@ class NameTagger:
         return findings
 
 
-def _is_plausible(text: str, found: Finding) -> bool:
-    """A name needs a letter, and a lone sign needs more than a doubt."""
+def _trimmed(text: str, found: Finding) -> Finding | None:
+    """A finding without small function words at its edges; None when nothing is left to hide.
+
+    >>> _trimmed("in the Alps", Finding(0, 11, "LOCATION", 0.9)).start
+    7
+    """
     value = text[found.start : found.end]
+    start, end = found.start, found.end
+    if not value.startswith("the corner"):
+        if leading := _LEADING.match(value):
+            start += leading.end()
+        if trailing := _TRAILING.search(value, start - found.start):
+            end = found.start + trailing.start()
+    value = text[start:end]
     if found.entity_type in _NAMES_ONLY and not any(sign.isalpha() for sign in value):
-        return False
-    return len(value) > 1 or (found.score > 0.5 and value.isalnum())
+        return None
+    if value.lower() in _FUNCTION_WORDS or not any(sign.isalnum() for sign in value):
+        return None
+    # A lone sign needs more than a doubt.
+    return found._replace(start=start, end=end) if len(value) > 1 or found.score > 0.5 else None

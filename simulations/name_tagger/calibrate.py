@@ -14,7 +14,7 @@ from edge_agent.masking.seam import Level
 from simulations.name_tagger.corpora import read_real
 
 GRID = (0.02, 0.03, 0.035, 0.04, 0.06, 0.1, 0.2)
-MAX_OVER_MASKING = 0.045
+MAX_OVER_MASKING = 0.04
 """Share of harmless letters that may be masked on the train part; the goal is 0.05."""
 
 

@@ -82,7 +82,7 @@ def test_signs_that_reorder_text_hold_it(masker):
 
 
 def test_a_name_found_once_is_masked_everywhere(masker):
-    answer = masker.mask("My name is Katherine Fisher. FISHER again, and fisher, Katherine.")
+    answer = masker.mask("My name is Katherine Fisher. FISHER called, and fisher came. Katherine left.")
     assert isinstance(answer, Masked)
     assert "fisher" not in answer.text.lower()
     assert "katherine" not in answer.text.lower()
