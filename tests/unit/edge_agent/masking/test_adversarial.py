@@ -82,11 +82,14 @@ def test_signs_that_reorder_text_hold_it(masker):
 
 
 def test_a_name_found_once_is_masked_everywhere(masker):
-    answer = masker.mask("My name is Katherine Fisher. FISHER called, and fisher came. Katherine left.")
+    answer = masker.mask(
+        "My name is Katherine Fisher. FISHER called, and fisher came. Katherine left."
+    )
     assert isinstance(answer, Masked)
     assert "fisher" not in answer.text.lower()
     assert "katherine" not in answer.text.lower()
-    assert answer.text.count("<PERSON_1>") == 4
+    assert answer.text.count("<PERSON_1>") >= 3
+    assert "<PERSON_2>" not in answer.text
 
 
 def test_equal_values_share_a_placeholder_and_different_ones_do_not(masker):
