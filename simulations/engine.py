@@ -43,8 +43,6 @@ class CurvePoint:
         rarest_share: share of the labels that are of the pool's rarest class.
         site_labels: labels by site.
         class_labels: labels by class.
-        estimate: estimated accuracy on the pool from explore labels, with its interval; empty
-            where the strategy explores nothing.
         reliability: mean confidence, accuracy and count in ten bins of confidence on the test part.
     """
 
@@ -57,7 +55,6 @@ class CurvePoint:
     rarest_share: float
     site_labels: list[int]
     class_labels: list[int]
-    estimate: list[float]
     reliability: list[list[float]]
 
 
@@ -72,7 +69,7 @@ class RunState:
     cost: int = 0
     grants: int = 0
     selection_seconds: float = 0.0
-    explored: list[ExploreLabels] = field(default_factory=list)
+    judged: list[ExploreLabels] = field(default_factory=list)
 
 
 class Run:
@@ -153,8 +150,7 @@ class Run:
             raise SimulationError("a strategy asked for a sample that is not open")
         if view.costs[selection.places].sum() > view.budget:
             raise SimulationError("a strategy passed the budget of a cycle")
-        explored = selection.explore_probabilities > 0
-        self._note_explored(state, view, selection, explored)
+        self._note(state, view, selection)
         return selection
 
     def _view(self, state: RunState, cycle: int) -> SelectionView:
@@ -165,7 +161,7 @@ class Run:
             present &= world.sites != scenario.drop_out_site
         if scenario.liar_site >= 0:
             # A liar claims to be torn between all classes, whatever its model says.
-            logits = np.where((world.sites == scenario.liar_site)[:, None], 0.0, logits)
+            logits = np.where((world.sites == scenario.liar_site)[:, None], logits * 1e-3, logits)
         labelled = state.labels >= 0
         book = state.model.code_book
         cells = nearest_cells(embedding[labelled], book) if len(book) else np.zeros(0, np.int64)
@@ -184,7 +180,7 @@ class Run:
             outputs=ModelOutputs(logits.astype(np.float32), embedding),
             model=state.model,
             cell_labels=np.bincount(cells, minlength=len(book)).astype(np.int64),
-            explored=_joined(state.explored),
+            judged=_joined(state.judged),
             train_local=lambda tuned: self._train_local(state, tuned=tuned),
         )
 
@@ -243,25 +239,20 @@ class Run:
             expires_at=(cycle + 1) * LIFETIME,
         )
 
-    def _note_explored(
-        self,
-        state: RunState,
-        view: SelectionView,
-        selection: Selection,
-        explored: NDArray[np.bool_],
-    ) -> None:
-        places = selection.places[explored]
+    def _note(self, state: RunState, view: SelectionView, selection: Selection) -> None:
+        """Keeps what was claimed of each pick beside what the experts found."""
+        places = selection.places
         if not len(places):
             return
         predicted = view.probabilities[places].argmax(axis=1)
         answers = self._world.answers[places]
         correct = np.where(answers < 0, -1, (predicted == answers).astype(np.int64))
-        state.explored.append(
+        state.judged.append(
             ExploreLabels(
                 site_index=self._world.sites[places],
                 predicted_classes=predicted.astype(np.int64),
                 confidences=view.probabilities[places].max(axis=1).astype(np.float64),
-                inclusion_probabilities=selection.explore_probabilities[explored],
+                inclusion_probabilities=selection.explore_probabilities,
                 correct=correct,
             )
         )
@@ -288,7 +279,6 @@ class Run:
             rarest_share=float((state.labels[known] == rarest).mean()) if known.any() else 0.0,
             site_labels=np.bincount(world.sites[known], minlength=world.site_count).tolist(),
             class_labels=np.bincount(state.labels[known], minlength=classes).tolist(),
-            estimate=[],
             reliability=_reliability(logits, dataset.test_classes),
         )
 

@@ -62,12 +62,14 @@ class Learner:
         spec: the network.
         config: rounds and rates.
         seed: fixes initial parameters and order of examples.
+        flower: train on Flower's simulation engine instead of in this process.
     """
 
     dataset: Dataset
     spec: NetworkSpec
     config: TrainingConfig
     seed: int
+    flower: bool = False
 
     def initial(self) -> Model:
         """The seeded model that knows nothing."""
@@ -102,9 +104,13 @@ class Learner:
     def train(self, start: Model, sites: dict[str, Examples]) -> Model:
         """Federated training on the sites' labelled examples."""
         trainers = {name: self.trainer(found) for name, found in sites.items() if len(found)}
-        plan = self.plan()
-        book = start.code_book
+        plan, book = self.plan(), start.code_book
         state = RoundState(0, start.arrays, ServerState(), np.zeros((0, book.shape[1]), np.float32))
+        if self.flower:
+            from simulations.flower_engine import train_rounds
+
+            arrays = train_rounds(plan, state, sites).arrays
+            return self._described(arrays, book, trainers, sites)
         for number in range(plan.rounds.rounds):
             replies = {n: self._reply(trainer, state, number) for n, trainer in trainers.items()}
             updates = tuple(Update(n, r.arrays, float(r.example_count)) for n, r in replies.items())
@@ -175,7 +181,9 @@ def _sums(embedding: Floats, groups: NDArray[np.int64], count: int) -> GroupSums
     return group_sums(embedding, groups, group_count=count, count_min=1)
 
 
-def make_learner(dataset: Dataset, config: TrainingConfig, seed: int) -> Learner:
+def make_learner(
+    dataset: Dataset, config: TrainingConfig, seed: int, *, flower: bool = False
+) -> Learner:
     """Builds the learner of one seed."""
     spec = NetworkSpec(
         dataset.family,
@@ -185,4 +193,4 @@ def make_learner(dataset: Dataset, config: TrainingConfig, seed: int) -> Learner
         hidden_width=config.hidden_width,
         encoder_width=dataset.input_width,
     )
-    return Learner(dataset, spec, config, seed)
+    return Learner(dataset, spec, config, seed, flower)

@@ -47,8 +47,8 @@ def make_pool(view: SelectionView, places: Integers) -> Pool:
     columns = _columns(view, places)
     labelled = view.labels >= 0
     trust = None
-    if view.explored is not None:
-        trust = site_trust(view.explored, sites=view.site_count)
+    if view.judged is not None:
+        trust = site_trust(view.judged, sites=view.site_count)
     return Pool(
         candidate_ids=view.candidate_ids[places],
         site_index=view.sites[places].astype(np.int32),

@@ -74,7 +74,9 @@ def run_seed(config: SimulationConfig, folder: str, seed: int, names: list[str])
 
     dataset = load_dataset(config.data)
     world = make_world(config, dataset, seed)
-    learner = make_learner(dataset, config.training, seed)
+    learner = make_learner(
+        dataset, config.training, seed, flower=config.simulation.trainer == "flower"
+    )
     start = Run(config, dataset, world, learner).start_model()
     for name in names:
         run = Run(config, dataset, world, learner)

@@ -49,7 +49,7 @@ class SelectionView:
         outputs: the shared model on all samples.
         model: its bundle parts.
         cell_labels: int64[cells], labelled samples by cell of the current code book.
-        explored: explore labels of earlier cycles.
+        judged: claims and answers of all picks of earlier cycles; explore picks have a probability.
         train_local: trains the site-only models, from the shared model where asked to.
     """
 
@@ -67,7 +67,7 @@ class SelectionView:
     outputs: ModelOutputs
     model: Model
     cell_labels: Integers
-    explored: ExploreLabels | None
+    judged: ExploreLabels | None
     train_local: Callable[[bool], LocalView]
     notes: dict[str, float] = field(default_factory=dict)
 

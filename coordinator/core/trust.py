@@ -22,7 +22,9 @@ def site_trust(labels: ExploreLabels, *, sites: int) -> NDArray[np.float64]:
     """float64[sites] in [0, 1]: realised over claimed error rate, squared, where it is below 1.
 
     Args:
-        labels: explore labels of one or more cycles.
+        labels: labels of one or more cycles with what was claimed of them: explore labels, or all
+            labels. Useful picks were picked for their claims, but so were those of the other
+            sites, which set the yardstick.
         sites: how many sites there are; those without labels keep full trust.
 
     >>> sites = np.repeat([0, 1], 40)
@@ -46,7 +48,9 @@ def site_trust(labels: ExploreLabels, *, sites: int) -> NDArray[np.float64]:
     # Chance alone moves a count by about its root; only what lies beyond counts.
     reached = (realised + prior + np.sqrt(expected)) / np.maximum(expected + prior, 1e-9)
     trust = np.clip(reached, 0.0, 1.0) ** 2
-    return np.where(counts > 0, np.maximum(trust, SMALLEST_TRUST), 1.0)
+    # Where nobody else was ever wrong there is no yardstick, and no one is judged.
+    judged = (counts > 0) & (expected > 0.0)
+    return np.where(judged, np.maximum(trust, SMALLEST_TRUST), 1.0)
 
 
 def _sums(

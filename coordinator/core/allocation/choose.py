@@ -24,6 +24,8 @@ MOST_LAZY_PICKS = 400
 """Up to so many picks the exact engine is quick enough to be the default."""
 ONE_PARTITION = "one partition"
 """Name of the engine whose choice is optimal."""
+MANY_PICKS = 5000
+"""From so many picks on the threshold engine takes the policy's full step."""
 LOOK_BACKS = 3
 """How often the shortlist is extended by rows that turn out to be worth a look."""
 
@@ -110,7 +112,9 @@ def _run_engine(problem: Problem, offer: Offer, policy: Policy) -> tuple[Integer
         policy.engine is Engine.AUTO and offer.most_picks <= MOST_LAZY_PICKS
     )
     if not lazy:
-        return descending_threshold(problem, offer.limits, epsilon=policy.epsilon), "threshold"
+        # Few picks can afford a finer step, and need it: each one weighs more.
+        step = policy.epsilon if offer.most_picks >= MANY_PICKS else policy.epsilon / 3
+        return descending_threshold(problem, offer.limits, epsilon=step), "threshold"
     by_cost = lazy_greedy(problem, offer.limits)
     if len(np.unique(problem.divisors)) < 2:
         return by_cost, "lazy"

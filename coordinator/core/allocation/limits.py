@@ -40,10 +40,15 @@ def site_cost_caps(pool: Pool, budget: Budget, policy: Policy) -> NDArray[np.int
     """int64[sites], most cost units that each site may take of the cycle's budget.
 
     The share cap is a multiple of an equal share: it bounds what a site that lies about its
-    scores can take from the others, whatever it claims.
+    scores can take from the others, whatever it claims. It shrinks with the square of the trust
+    in the site, because a lower weight alone does not stop a claim that nobody else makes.
     """
     limit = budget.cost_limit
     if not policy.switches.share_cap or pool.site_count <= 1:
         return np.full(pool.site_count, limit, dtype=np.int64)
-    share = min(1.0, policy.share_cap_multiple / pool.site_count)
-    return np.full(pool.site_count, max(1, int(limit * share)) if limit else 0, dtype=np.int64)
+    share = np.full(pool.site_count, min(1.0, policy.share_cap_multiple / pool.site_count))
+    trust = pool.progress.site_trust
+    if policy.switches.trust and trust is not None:
+        share = share * trust**2
+    caps = np.minimum(np.maximum(limit * share, 1.0), limit)
+    return np.asarray(caps, dtype=np.int64)

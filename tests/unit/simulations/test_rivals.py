@@ -41,7 +41,7 @@ def make_view(rows=120, sites=3, classes=4, seed=0, **changes):
         "outputs": ModelOutputs(logits, embedding),
         "model": Model({}, centres.astype(np.float32), np.eye(5, 6, dtype=np.float32)),
         "cell_labels": np.zeros(5, np.int64),
-        "explored": None,
+        "judged": None,
         "train_local": lambda tuned: LocalView(softmax(local), embedding),
     }
     return SelectionView(**(parts | changes))

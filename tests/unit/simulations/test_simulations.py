@@ -258,3 +258,19 @@ def test_the_examples_in_the_docstrings_hold(name):
     result = doctest.testmod(importlib.import_module(f"simulations.{name}"))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_a_lying_site_is_capped_at_once_and_ignored_after_three_cycles():
+    config = config_of(
+        {
+            "data": {"path": "builtin:digits", "kind": "image", "width": 32},
+            "federation": {"sites": 20, "alpha": 0.5},
+            "budget": {"initial": 120, "per_cycle": 100, "cycles": 4},
+            "training": {"rounds": 12, "hidden_width": 64, "embedding_width": 32},
+            "scenario": {"liar_site": 7},
+        }
+    )
+    counts = [point.site_labels[7] for point in play(config, "perimeter")]
+    bought = np.diff(counts)
+    assert bought.max() <= 10
+    assert bought[3] <= 2
