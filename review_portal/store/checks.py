@@ -30,6 +30,24 @@ if TYPE_CHECKING:
 
 FIRST_PRIORITY = -1
 
+# Written out for the same reasons as in `store.queue`.
+_RECORD = (
+    "SELECT purpose, count(*) FROM slot WHERE campaign_id = ? AND expert_id = ? "
+    "AND state IN (1, 2) GROUP BY purpose"
+)
+_USUAL = (
+    "SELECT priority FROM slot WHERE campaign_id = ? AND state = 0 AND reserved_for IS NULL "
+    "ORDER BY priority, slot_id LIMIT 1"
+)
+_GOLD = (
+    "SELECT item_number, campaign_id, candidate_id, (SELECT count(*) FROM slot "
+    "WHERE slot.subject_id = item.candidate_id AND slot.expert_id = ?) AS seen "
+    "FROM item WHERE campaign_id = ? AND is_gold = 1 AND NOT EXISTS (SELECT 1 FROM slot "
+    "WHERE slot.subject_id = item.candidate_id AND slot.expert_id = ? "
+    "AND (slot.purpose <> 'gold' OR slot.state = 1)) "
+    "AND seen < ? ORDER BY seen, random() LIMIT ?"
+)
+
 
 @dataclass(frozen=True)
 class _Check:
@@ -46,16 +64,8 @@ def shares_of(settings: CampaignSettings) -> CheckShares:
 
 def record_of(connection: Connection, expert_id: int, campaign_id: bytes) -> CheckRecord:
     """Returns what an expert has done and holds in a campaign."""
-    rows = connection.execute(
-        select(slot.c.purpose, func.count().label("total"))
-        .where(
-            slot.c.expert_id == expert_id,
-            slot.c.campaign_id == campaign_id,
-            slot.c.state.in_([SlotState.LEASED.value, SlotState.DONE.value]),
-        )
-        .group_by(slot.c.purpose)
-    )
-    by_purpose = {row.purpose: row.total for row in rows}
+    rows = connection.exec_driver_sql(_RECORD, (campaign_id, expert_id)).all()
+    by_purpose: dict[str, int] = {purpose: total for purpose, total in rows}  # noqa: C416
     return CheckRecord(
         work_count=by_purpose.get(Purpose.WORK.value, 0),
         gold_count=by_purpose.get(Purpose.GOLD.value, 0),
@@ -89,16 +99,7 @@ def lease_checks(
 
 
 def _usual(connection: Connection, request: LeaseRequest) -> int:
-    found = connection.execute(
-        select(slot.c.priority)
-        .where(
-            slot.c.campaign_id == request.campaign_id,
-            slot.c.state == SlotState.OPEN.value,
-            slot.c.reserved_for.is_(None),
-        )
-        .order_by(slot.c.priority)
-        .limit(1)
-    ).scalar()
+    found = connection.exec_driver_sql(_USUAL, (request.campaign_id,)).scalar()
     return 0 if found is None else int(found)
 
 
@@ -123,34 +124,9 @@ def _lease(connection: Connection, request: LeaseRequest, check: _Check, priorit
 def _gold(connection: Connection, request: LeaseRequest, count: int) -> list[_Check]:
     if count <= 0:
         return []
-    seen = (
-        select(func.count())
-        .where(slot.c.subject_id == item.c.candidate_id, slot.c.expert_id == request.expert_id)
-        .correlate(item)
-        .scalar_subquery()
-    )
-    answered = exists().where(
-        slot.c.subject_id == item.c.candidate_id,
-        slot.c.expert_id == request.expert_id,
-        slot.c.purpose != Purpose.GOLD.value,
-    )
-    held = exists().where(
-        slot.c.subject_id == item.c.candidate_id,
-        slot.c.expert_id == request.expert_id,
-        slot.c.state == SlotState.LEASED.value,
-    )
-    rows = connection.execute(
-        select(item.c.item_number, item.c.campaign_id, item.c.candidate_id)
-        .where(
-            item.c.campaign_id == request.campaign_id,
-            item.c.is_gold,
-            ~answered,
-            ~held,
-            seen < GOLD_EXPOSURE_MAX,
-        )
-        .order_by(seen, func.random())
-        .limit(count)
-    ).all()
+    me = request.expert_id
+    wanted = (me, request.campaign_id, me, GOLD_EXPOSURE_MAX, count)
+    rows = connection.exec_driver_sql(_GOLD, wanted).all()
     return [_Check(r.item_number, r.campaign_id, r.candidate_id, Purpose.GOLD) for r in rows]
 
 

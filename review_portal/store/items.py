@@ -204,24 +204,20 @@ def void_slots(connection: Connection, item_number: int) -> None:
     )
 
 
+_EXPIRING = (
+    "SELECT item_number, item_id FROM item WHERE state IN ('OPEN', 'HELD', 'DISPUTED') "
+    "AND grant_expire_at IS NOT NULL AND grant_expire_at <= ? "
+    "AND item_number NOT IN (SELECT item_number FROM slot WHERE state = 1) LIMIT ?"
+)
+
+
 def expire(connection: Connection, now: float, *, count: int = 500) -> int:
     """Ends items whose grant is void. What an expert still holds under a lease stays until it ends.
 
     Returns:
         How many ended.
     """
-    waiting = [ItemState.OPEN.value, ItemState.HELD.value, ItemState.DISPUTED.value]
-    held = select(slot.c.item_number).where(slot.c.state == SlotState.LEASED.value)
-    rows = connection.execute(
-        select(item.c.item_number, item.c.item_id, item.c.grant_id, item.c.campaign_id)
-        .where(
-            item.c.state.in_(waiting),
-            item.c.grant_expire_at.is_not(None),
-            item.c.grant_expire_at <= now,
-            item.c.item_number.not_in(held),
-        )
-        .limit(count)
-    ).all()
+    rows = connection.exec_driver_sql(_EXPIRING, (now, count)).all()
     for row in rows:
         end_unlabeled(connection, row.item_number, ItemState.EXPIRED, now=now)
     events = [audit.Event("clock", "item.expired", row.item_id.hex()) for row in rows]

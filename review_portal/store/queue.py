@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, exists, or_, select, update
+from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from review_portal.core.leasing import Slot, choose_slots
@@ -23,6 +23,30 @@ from review_portal.store.tables import skip as skip_rows
 
 LEASE_COUNT_MAX = 50
 SKIP_SECONDS = 86400.0
+
+# Written out: building them costs more than running them, and SQLite uses a partial index only for
+# states that are written as numbers. Slot states are those of `core.model.SlotState`.
+_REOPEN = (
+    "UPDATE slot SET state = 0, expert_id = NULL, lease_id = NULL, lease_until = NULL "
+    "WHERE state = 1 AND lease_until <= ?"
+)
+_HELD = (
+    "SELECT slot_id FROM slot WHERE state = 1 AND expert_id = ? AND campaign_id = ? "
+    "ORDER BY priority, slot_id LIMIT ?"
+)
+_RESERVED = (
+    "SELECT slot_id, subject_id, state, priority, reserved_for, expert_id, lease_until FROM slot "
+    "WHERE state = 0 AND reserved_for = ? AND campaign_id = ? ORDER BY priority, slot_id LIMIT ?"
+)
+_OPEN = (
+    "SELECT slot_id, subject_id, state, priority, reserved_for, expert_id, lease_until FROM slot "
+    "WHERE campaign_id = ? AND state = 0 AND reserved_for IS NULL "
+    "AND NOT EXISTS (SELECT 1 FROM slot AS mine WHERE mine.subject_id = slot.subject_id "
+    "AND mine.expert_id = ? AND mine.state IN (1, 2)) "
+    "AND NOT EXISTS (SELECT 1 FROM skip WHERE skip.subject_id = slot.subject_id "
+    "AND skip.expert_id = ? AND skip.until > ?) "
+    "{languages} ORDER BY priority, slot_id LIMIT ?"
+)
 
 
 @dataclass(frozen=True)
@@ -92,12 +116,7 @@ class QueuedItem:
 
 def reopen_expired(connection: Connection, now: float) -> int:
     """Gives slots back whose lease ran out. Returns how many."""
-    result = connection.execute(
-        update(slot)
-        .where(slot.c.state == SlotState.LEASED.value, slot.c.lease_until <= now)
-        .values(state=SlotState.OPEN.value, expert_id=None, lease_id=None, lease_until=None)
-    )
-    return result.rowcount
+    return connection.exec_driver_sql(_REOPEN, (now,)).rowcount
 
 
 def lease(connection: Connection, request: LeaseRequest) -> tuple[QueuedItem, ...]:
@@ -137,68 +156,33 @@ def lease(connection: Connection, request: LeaseRequest) -> tuple[QueuedItem, ..
 
 
 def _held_ids(connection: Connection, request: LeaseRequest) -> tuple[int, ...]:
-    rows = connection.execute(
-        select(slot.c.slot_id)
-        .where(
-            slot.c.state == SlotState.LEASED.value,
-            slot.c.expert_id == request.expert_id,
-            slot.c.campaign_id == request.campaign_id,
-        )
-        .order_by(slot.c.priority, slot.c.slot_id)
-        .limit(LEASE_COUNT_MAX)
-    )
-    return tuple(rows.scalars())
+    wanted = (request.expert_id, request.campaign_id, LEASE_COUNT_MAX)
+    return tuple(connection.exec_driver_sql(_HELD, wanted).scalars())
 
 
 def _choose(connection: Connection, request: LeaseRequest, count: int) -> tuple[int, ...]:
-    reserved = connection.execute(
-        select(slot)
-        .where(
-            slot.c.state == SlotState.OPEN.value,
-            slot.c.reserved_for == request.expert_id,
-            slot.c.campaign_id == request.campaign_id,
-        )
-        .limit(count)
+    reserved = connection.exec_driver_sql(
+        _RESERVED, (request.expert_id, request.campaign_id, count)
     ).all()
     # Several open slots of one sample lie side by side, so five times as many rows are enough.
-    open_rows = connection.execute(_open_slots(request).limit(5 * count)).all()
+    open_rows = connection.exec_driver_sql(*_open_query(request, 5 * count)).all()
     slots = [_slot_of(row) for row in (*reserved, *open_rows)]
     return choose_slots(slots, expert_id=request.expert_id, count=count, now=request.now)
 
 
-def _open_slots(request: LeaseRequest) -> Select[Any]:
-    mine = slot.alias("mine")
-    touched = exists().where(
-        mine.c.subject_id == slot.c.subject_id,
-        mine.c.expert_id == request.expert_id,
-        mine.c.state.in_([SlotState.LEASED.value, SlotState.DONE.value]),
-    )
-    put_off = exists().where(
-        skip_rows.c.subject_id == slot.c.subject_id,
-        skip_rows.c.expert_id == request.expert_id,
-        skip_rows.c.until > request.now,
-    )
-    conditions = [
-        slot.c.campaign_id == request.campaign_id,
-        slot.c.state == SlotState.OPEN.value,
-        slot.c.reserved_for.is_(None),
-        ~touched,
-        ~put_off,
-    ]
+def _open_query(request: LeaseRequest, limit: int) -> tuple[str, tuple[object, ...]]:
+    languages = ""
     if request.languages:
-        conditions.append(or_(slot.c.language == "", slot.c.language.in_(request.languages)))
-    return select(slot).where(and_(*conditions)).order_by(slot.c.priority, slot.c.slot_id)
+        places = ", ".join("?" * len(request.languages))
+        languages = f"AND (language = '' OR language IN ({places}))"
+    expert = (request.campaign_id, request.expert_id, request.expert_id, request.now)
+    return _OPEN.format(languages=languages), (*expert, *request.languages, limit)
 
 
-def _slot_of(row: Row[tuple[object, ...]]) -> Slot:
+def _slot_of(row: Any) -> Slot:
+    slot_id, subject_id, state, priority, reserved_for, expert_id, lease_until = row
     return Slot(
-        slot_id=row.slot_id,
-        subject_id=row.subject_id,
-        state=SlotState(row.state),
-        priority=row.priority,
-        reserved_for=row.reserved_for,
-        expert_id=row.expert_id,
-        lease_until=row.lease_until or 0.0,
+        slot_id, subject_id, SlotState(state), priority, reserved_for, expert_id, lease_until or 0.0
     )
 
 

@@ -81,7 +81,7 @@ Index(
     "item_gold",
     item.c.campaign_id,
     item.c.item_number,
-    sqlite_where=text("is_gold"),
+    sqlite_where=text("is_gold = 1"),
 )
 Index(
     "item_expiring",
@@ -128,6 +128,13 @@ Index(
 )
 Index("slot_leased", slot.c.lease_until, sqlite_where=text("state = 1"))
 Index("slot_held_by", slot.c.expert_id, slot.c.campaign_id, sqlite_where=text("state = 1"))
+Index(
+    "slot_by_expert",
+    slot.c.expert_id,
+    slot.c.campaign_id,
+    slot.c.purpose,
+    sqlite_where=text("state IN (1, 2)"),
+)
 Index("slot_by_subject", slot.c.subject_id, slot.c.expert_id)
 Index("slot_by_item", slot.c.item_number)
 

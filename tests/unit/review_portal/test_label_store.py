@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from portal_bench import CAMPAIGN_ID, CLASSES, fresh_token, new_campaign, new_item
 from sqlalchemy import select
@@ -428,6 +428,9 @@ def test_fifty_clients_never_hold_one_item_twice(bench) -> None:
     assert bench.store.expert_label_count(CAMPAIGN_ID) == 100
 
 
+# Shrinking a case over a real file takes longer than reading it.
+NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
+
 slots = st.lists(
     st.builds(
         Slot,
@@ -494,7 +497,7 @@ def _as_stored(entry: Slot) -> Slot:
 
 def test_the_stores_leases_follow_the_pure_rule(store) -> None:
     @given(slots)
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None, phases=NO_SHRINKING)
     def check(drawn: list[Slot]) -> None:
         pool = [_as_stored(entry) for entry in drawn]
         held = {
