@@ -28,6 +28,7 @@ from tests.journey.taint.planting import CLASSES, Planted
 SITES = ("clinic-a", "clinic-b")
 CAMPAIGN = "tickets"
 PASSWORD = "a long passphrase for taint tests 41"
+ROOT = Path(__file__).resolve().parents[3]
 INJECTED = Path(__file__).with_name("injected")
 
 
@@ -74,7 +75,7 @@ class FederationUnderTest:
         }
         self.relays: list[CaptureRelay] = []
         self._environment = {
-            "PYTHONPATH": str(INJECTED),
+            "PYTHONPATH": f"{INJECTED}{os.pathsep}{ROOT}",
             "PYTHONFAULTHANDLER": "1",
             "GRPC_VERBOSITY": "DEBUG",
             "PERIMETER_TAINT_CALLS": str(folder / "calls"),
@@ -180,7 +181,7 @@ class FederationUnderTest:
         path.write_text(
             f'name = "{CAMPAIGN}"\nkind = "text"\nclasses = {classes}\nsites = {sites}\n'
             "budget_labels = 48\ncycle_budget_labels = 24\ncycles = 2\nmin_new_labels = 6\n"
-            'grant_lifetime = "15m"\npool_timeout = "90s"\nlabel_timeout = "90s"\n'
+            'grant_lifetime = "15m"\npool_timeout = "4m"\nlabel_timeout = "4m"\n'
             "[features]\nbuckets = 512\ntokens_max = 64\n"
             "[training]\nrounds = 2\nround_timeout_seconds = 60\nnode_wait_seconds = 60\n"
         )

@@ -32,7 +32,7 @@ from tests.journey.taint.search import Search
 from tests.journey.taint.system import SITES, FederationUnderTest
 from tests.journey.taint.unpacking import grpc_calls
 
-pytestmark = [pytest.mark.journey, pytest.mark.federation, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.journey, pytest.mark.federation, pytest.mark.timeout(1800)]
 MARKERS = make_markers(7)
 BY_NAME = {marker.name: marker for marker in MARKERS}
 
