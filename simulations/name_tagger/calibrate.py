@@ -14,6 +14,8 @@ from edge_agent.masking.seam import Level
 from simulations.name_tagger.corpora import read_real
 
 GRID = (0.02, 0.03, 0.035, 0.04, 0.06, 0.1, 0.2)
+_LOWEST = 0.02
+"""Training smooths labels, so that even plain words keep nearly this probability of a name."""
 MAX_OVER_MASKING = 0.04
 """Share of harmless letters that may be masked on the train part; the goal is 0.05."""
 
@@ -79,7 +81,7 @@ def chosen_thresholds(tried: Sequence[Tried]) -> dict[str, float]:
     ]
     balanced = min(enough) if enough else max(one.threshold for one in tried)
     return {
-        "strict": round(balanced / 3, 4),
+        "strict": round(max(_LOWEST, balanced * 0.6), 4),
         "balanced": balanced,
         "light": round(min(0.6, balanced * 8), 4),
     }
