@@ -46,7 +46,8 @@ def site_cost_caps(pool: Pool, budget: Budget, policy: Policy) -> NDArray[np.int
     limit = budget.cost_limit
     if not policy.switches.share_cap or pool.site_count <= 1:
         return np.full(pool.site_count, limit, dtype=np.int64)
-    share = np.full(pool.site_count, min(1.0, policy.share_cap_multiple / pool.site_count))
+    equal = min(1.0, policy.share_cap_multiple / pool.site_count)
+    share: NDArray[np.float64] = np.full(pool.site_count, equal)
     trust = pool.progress.site_trust
     if policy.switches.trust and trust is not None:
         share = share * trust**2
