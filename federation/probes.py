@@ -5,6 +5,7 @@ They hold no data of any site, so the centre may use them freely.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from federation.networks import NetworkSpec, input_shape
 
 PROBE_TOKENS_MAX = 60
+STROKE_STEPS = 9
 
 
 def probe_inputs(spec: NetworkSpec, count: int, *, seed: int) -> NDArray[Any]:
@@ -42,17 +44,31 @@ def _tokens(spec: NetworkSpec, count: int, rng: np.random.Generator) -> NDArray[
 
 
 def _pictures(count: int, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Soft blobs on an empty ground: a few Gaussians at random places."""
+    """Soft blobs and strokes on an empty ground; real pictures lie nearer to these than noise."""
     channels, height, width = shape
-    rows = np.arange(height)[:, None] / height
-    columns = np.arange(width)[None, :] / width
+    rows = (np.arange(height)[:, None] + 0.5) / height
+    columns = (np.arange(width)[None, :] + 0.5) / width
     pictures = np.zeros((count, channels, height, width), dtype=np.float32)
-    for picture in pictures:
-        for _ in range(rng.integers(2, 7)):
-            y, x, spread = rng.random(), rng.random(), rng.uniform(0.05, 0.25)
-            blob = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * spread**2))
-            picture[...] += blob
+    for number in range(count):
+        spots, spread = _strokes(rng) if number % 4 else _blobs(rng)
+        for y, x in spots:
+            distance = (rows - y) ** 2 + (columns - x) ** 2
+            spot = 1.3 * np.exp(-distance / (2 * spread**2))
+            np.maximum(pictures[number], spot, out=pictures[number])
     return np.clip(pictures, 0.0, 1.0)
+
+
+def _blobs(rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
+    """Places of a few blobs, and their spread."""
+    return rng.random((rng.integers(2, 7), 2)), rng.uniform(0.05, 0.25)
+
+
+def _strokes(rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
+    """Places along a line with a few corners, and the pen's width."""
+    corners = rng.uniform(0.1, 0.9, (rng.integers(3, 7), 2))
+    steps = np.linspace(0.0, 1.0, STROKE_STEPS)[:, None]
+    parts = [a + steps * (b - a) for a, b in pairwise(corners)]
+    return np.concatenate(parts), rng.uniform(0.05, 0.12)
 
 
 def _waves(count: int, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -51,6 +51,8 @@ class RoundSettings:
         node_wait_seconds: How long to wait for a quorum of nodes at the start.
         norm_ratio_max: Updates longer than this many times the median are refused, from 1.
         cell_count: Rows of the code book, 0 to 65536.
+        final_rate_ratio: Sites' step size in the last round as a share of the first; in between
+            it falls along a half cosine (Loshchilov and Hutter, 2017). Above 0 to 1.
         update_clip_norm: Updates are scaled down to this L2 norm; 0 for none.
         noise_multiplier: Gaussian noise on the mean, as a share of clip norm over sites; needs a
             clip norm; 0 for none (McMahan et al., "Learning differentially private recurrent
@@ -65,6 +67,7 @@ class RoundSettings:
     node_wait_seconds: float = 120.0
     norm_ratio_max: float = 10.0
     cell_count: int = 64
+    final_rate_ratio: float = 0.1
     update_clip_norm: float = 0.0
     noise_multiplier: float = 0.0
 
@@ -78,6 +81,7 @@ class RoundSettings:
             "node_wait_seconds": 0 <= self.node_wait_seconds <= 86_400,
             "norm_ratio_max": self.norm_ratio_max >= 1,
             "cell_count": 0 <= self.cell_count <= 65_536,
+            "final_rate_ratio": 0 < self.final_rate_ratio <= 1,
             "update_clip_norm": self.update_clip_norm >= 0,
             "noise_multiplier": 0 <= self.noise_multiplier <= 100,
         }

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -138,6 +138,14 @@ def quorum(rounds: RoundSettings, site_count: int) -> int:
     return max(rounds.quorum_count, math.ceil(rounds.quorum_ratio * site_count - 1e-9))
 
 
+def local_of(plan: RunPlan, rounds_done: int) -> LocalSettings:
+    """Returns the sites' settings of the next round: the step size falls along a half cosine."""
+    total, last = plan.rounds.rounds, plan.rounds.final_rate_ratio
+    place = min(1.0, rounds_done / max(1, total - 1))
+    share = last + (1 - last) * (1 + math.cos(math.pi * place)) / 2
+    return replace(plan.local, learning_rate=plan.local.learning_rate * share)
+
+
 def sum_groups(groups: list[GroupSums]) -> GroupSums | None:
     """Adds the counts and sums of all sites; None for none.
 
@@ -180,7 +188,7 @@ def _frame(plan: RunPlan, state: RoundState, kind: str) -> bytes:
         plan.campaign_id,
         plan.run_key,
         plan.spec,
-        plan.local,
+        local_of(plan, state.round_number),
         int(np.random.default_rng([plan.seed, state.round_number]).integers(1 << 31)),
         state.arrays,
         state.code_book,

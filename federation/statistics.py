@@ -21,6 +21,8 @@ Counts = NDArray[np.int64]
 TEMPERATURES: Doubles = np.geomspace(0.25, 8.0, 26).astype(np.float64)
 """Temperatures that sites try; 1 lies between two of them and is added by the centre."""
 RELIABILITY_BINS = 15
+SPLIT_COUNT_MIN = 6
+"""A cell with fewer examples is not split: its halves could not be reported."""
 _TINY = 1e-12
 
 
@@ -99,16 +101,17 @@ def prototypes(total: GroupSums) -> Floats:
 def next_code_book(code_book: Floats, total: GroupSums, rng: np.random.Generator) -> Floats:
     """One step of federated spherical k-means (Lloyd), with splitting of crowded cells.
 
-    A cell that nobody reported moves beside the most crowded cell that has not been split yet
-    (Linde, Buzo, Gray, "An algorithm for vector quantizer design", 1980), so that a code book
-    drawn at random spreads over the data within a few rounds. Cells stay while nothing is crowded.
+    A cell that nobody reported moves beside the most crowded cell that was not split yet and holds
+    more than its fair share (Linde, Buzo, Gray, "An algorithm for vector quantizer design", 1980),
+    so that a code book drawn at random spreads over the data within a few rounds. Cells stay while
+    nothing is crowded.
     """
     moved = prototypes(total)
     reported = np.linalg.norm(moved, axis=1) > _TINY
     book = np.where(reported[:, None], moved, code_book).astype(np.float32)
     crowded = np.argsort(-total.counts, kind="stable")
-    typical = max(4.0, 2.0 * total.counts[reported].mean() if reported.any() else 0.0)
-    crowded = crowded[total.counts[crowded] >= typical]
+    fair = max(SPLIT_COUNT_MIN, 1.5 * total.counts.sum() / max(1, len(book)))
+    crowded = crowded[total.counts[crowded] >= fair]
     for empty, full in zip(np.flatnonzero(~reported), crowded, strict=False):
         step = rng.standard_normal(book.shape[1]).astype(np.float32)
         book[empty] = book[full] + 0.1 * step / np.linalg.norm(step)

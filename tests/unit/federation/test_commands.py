@@ -28,6 +28,7 @@ from federation.in_process import simulate
 from federation.pacing import PacedTime
 from federation.proxy import is_published
 from federation.requests import TrainingRequest, TrainingSettings, read_request
+from federation.round_loop import local_of
 from federation.settings import (
     NodeSettings,
     ProxySettings,
@@ -123,6 +124,17 @@ def test_a_request_file_that_is_no_request_is_refused(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(RequestInvalid, match="object"):
         read_request(path)
+
+
+def test_the_step_size_falls_along_a_half_cosine(
+    make_request: Callable[..., TrainingRequest],
+) -> None:
+    request = make_request(settings={"rounds": 5, "learning_rate": 0.2, "final_rate_ratio": 0.1})
+    plan = central.plan_of(request)
+    rates = [local_of(plan, done).learning_rate for done in range(5)]
+    assert rates == pytest.approx([0.2, 0.1736, 0.11, 0.0464, 0.02], abs=1e-4)
+    single = central.plan_of(make_request(settings={"rounds": 1, "learning_rate": 0.2}))
+    assert local_of(single, 0).learning_rate == 0.2
 
 
 def test_text_gets_the_optimiser_that_learns_rare_rows() -> None:
