@@ -13,7 +13,7 @@ from itertools import islice
 
 from review_portal.core.calibration import CalibrationBin
 from review_portal.core.confidence import calibrated
-from review_portal.core.evidence import WordCounts, count_words, typical_spans
+from review_portal.core.highlights import WordEvidence, count_words, highlights
 from review_portal.core.model import Campaign, Kind
 from review_portal.errors import StoreError
 from review_portal.label_store import LabelStore
@@ -29,7 +29,7 @@ EXAMPLES_MAX = 5000
 class _Learned:
     at: float
     bins: dict[int, tuple[CalibrationBin, ...]]
-    words: WordCounts | None
+    words: WordEvidence | None
 
 
 class Hints:
@@ -57,7 +57,8 @@ class Hints:
         learned = self._look(campaign)
         if learned is None or learned.words is None or len(learned.words.by_class) <= class_index:
             return []
-        return typical_spans(text, class_index, learned.words)
+        found = highlights(text, class_index, learned.words)
+        return [(part.start, part.end) for part in found]
 
     def _look(self, campaign: Campaign) -> _Learned | None:
         known = self._learned.get(campaign.campaign_id)

@@ -13,7 +13,6 @@ from test_label_store import decide, examples, labels, lease, outcomes
 from review_portal.core.calibration import SettledSuggestion, reliability_bins
 from review_portal.core.checks import CheckRecord, CheckShares, disguise, plan_checks
 from review_portal.core.confidence import calibrated
-from review_portal.core.evidence import count_words, typical_spans
 from review_portal.core.model import Answer, Decision, NewItem, Role
 from review_portal.hints import Hints
 from review_portal.store import adjudicating, annotations, bulk, people, quality, queue, site_view
@@ -236,13 +235,19 @@ def test_shown_confidence_follows_what_happened_here(bench) -> None:
     assert hints.confidence(campaign, 2, 0.7) == 0.7
 
 
-def test_typical_words_are_those_of_the_class() -> None:
-    seen = [("the card is lost", 0)] * 40 + [("the loan is late", 1)] * 40
-    counts = count_words(seen, 2)
-    text = "the card or the loan"
-    assert [text[s:e] for s, e in typical_spans(text, 0, counts)] == ["card"]
-    assert [text[s:e] for s, e in typical_spans(text, 1, counts)] == ["loan"]
-    assert typical_spans("nothing known here", 0, counts) == []
+def test_typical_words_come_from_the_labels_of_this_site(bench) -> None:
+    words = ("the card is lost", "the loan is late")
+    made = [new_item(n, content=words[n % 2].encode()) for n in range(40)]
+    bench.receive(*made)
+    lease(bench, 1, 40)
+    for place, entry in enumerate(made):
+        decide(bench, 1, entry.item_id, place % 2)
+    campaign = bench.store.campaign("tickets")
+    hints = Hints(bench.store, bench.clock)
+    text = "is my card lost?"
+    hints._learned[CAMPAIGN_ID] = hints.learn(campaign)
+    assert [text[s:e] for s, e in hints.evidence(campaign, text, 0)] == ["card", "lost"]
+    assert hints.evidence(campaign, text, 1) == []
 
 
 def test_look_alikes_are_grouped_by_look_and_suggestion(bench) -> None:
