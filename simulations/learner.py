@@ -20,7 +20,7 @@ from federation.local_settings import LocalSettings
 from federation.messages import UpdateReply
 from federation.networks import Arrays, NetworkSpec, initial_arrays
 from federation.requests import RoundSettings
-from federation.round_loop import RunPlan, next_state
+from federation.round_loop import RunPlan, local_of, next_state
 from federation.screening import UpdateVerdict
 from federation.statistics import (
     GroupSums,
@@ -112,7 +112,9 @@ class Learner:
             arrays = train_rounds(plan, state, sites).arrays
             return self._described(arrays, book, trainers, sites)
         for number in range(plan.rounds.rounds):
-            replies = {n: self._reply(trainer, state, number) for n, trainer in trainers.items()}
+            local = local_of(plan, number)
+            seed = int(np.random.default_rng([self.seed, number]).integers(1 << 31))
+            replies = {n: self._reply(t, state, local, seed) for n, t in trainers.items()}
             updates = tuple(Update(n, r.arrays, float(r.example_count)) for n, r in replies.items())
             state, _ = next_state(plan, state, UpdateVerdict(updates, replies, {}))
         return self._described(state.arrays, book, trainers, sites)
@@ -145,9 +147,10 @@ class Learner:
         """No examples."""
         return Examples({}, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
 
-    def _reply(self, trainer: SiteTrainer, state: RoundState, number: int) -> UpdateReply:
-        seed = int(np.random.default_rng([self.seed, number]).integers(1 << 31))
-        found = trainer.train(state.arrays, self.local(), TrainTask(seed, measure=False))
+    def _reply(
+        self, trainer: SiteTrainer, state: RoundState, local: LocalSettings, seed: int
+    ) -> UpdateReply:
+        found = trainer.train(state.arrays, local, TrainTask(seed, measure=False))
         none = GroupSums(
             np.zeros(0, np.int64), np.zeros((0, self.spec.embedding_width), np.float32)
         )
