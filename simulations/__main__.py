@@ -36,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
     names = commands.add_parser("strategies", help="list all strategies")
     names.set_defaults(run=_strategies)
+    from simulations.name_tagger.commands import add_arguments
+
+    add_arguments(commands)
     return parser
 
 
