@@ -10,6 +10,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.coordinator_client import CoordinatorClient
 from edge_agent.daemon import Daemon, Parts, Source
 from edge_agent.egress import EgressGuard
+from edge_agent.egress_copy import EgressCopy
 from edge_agent.egress_ledger import EgressLedger
 from edge_agent.errors import ConfigError
 from edge_agent.identity import Identity, IdentityFolder
@@ -83,6 +84,7 @@ def build_daemon(
         uplink=Uplink(config, stores, _client(config, identity, clock), installer, wake.set),
         portal=portal,
         releaser=Releaser(stores, portal, views, config, identity.grant_key),
+        egress_copy=EgressCopy(config.state_folder / EGRESS_FOLDER, portal),
     )
     return Daemon(parts, identity, clock, rng, wake)
 

@@ -19,6 +19,7 @@ from perimeter.v1 import enrollment_pb2
 
 from edge_agent.backoff import Backoff
 from edge_agent.config import AgentConfig, SourceConfig
+from edge_agent.egress_copy import EgressCopy
 from edge_agent.errors import AgentError, PeerUnavailable, SampleRefused, StorageError
 from edge_agent.identity import Identity, IdentityFolder, certificate_end
 from edge_agent.installer import Installer
@@ -67,6 +68,7 @@ class Parts:
         uplink: The coordinator.
         portal: The site's portal.
         releaser: From grant to item.
+        egress_copy: The ledger's way to the portal.
     """
 
     config: AgentConfig
@@ -80,6 +82,7 @@ class Parts:
     uplink: Uplink
     portal: PortalClient
     releaser: Releaser
+    egress_copy: EgressCopy
 
 
 class Daemon:
@@ -179,6 +182,7 @@ class Daemon:
             more.append(self._attempt("grants", self._pull_grants, now, peer="coordinator"))
             more.append(self._attempt("release", self._release, now, peer="portal"))
             more.append(self._attempt("outcomes", self._report, now, peer="coordinator"))
+            more.append(self._attempt("egress copy", self._copy_egress, now, peer="portal"))
         return any(more)
 
     def _attempt(
@@ -346,6 +350,9 @@ class Daemon:
     def _report(self, now: float) -> bool:  # noqa: ARG002 - one face for all parts
         self._parts.uplink.report_outcomes()
         return False
+
+    def _copy_egress(self, now: float) -> bool:  # noqa: ARG002 - one face for all parts
+        return self._parts.egress_copy.turn()
 
     def _look_after_identity(self, now: float) -> bool:
         """Takes over an identity that was renewed or enrolled anew, and renews at half-life."""

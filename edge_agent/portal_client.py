@@ -6,6 +6,8 @@ The channel accepts one name only: that of a portal of the device's own site.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from perimeter.v1 import item_pb2, item_pb2_grpc
@@ -56,6 +58,23 @@ class PortalClient:
         """Ends the channel."""
         self._channel.close()
 
+    @property
+    def is_configured(self) -> bool:
+        """Whether the device has a portal."""
+        return bool(self._target)
+
+    def record_egress(self, lines: Sequence[bytes]) -> tuple[int, bytes]:
+        """Hands over lines of the egress ledger; without lines it only asks.
+
+        Returns:
+            Position and digest (32 bytes) of the newest record that the portal holds.
+
+        Raises:
+            PeerError: The portal cannot be reached, or refused the lines.
+        """
+        answer = self._call("RecordEgress", item_pb2.RecordEgressRequest(lines=lines))
+        return int(answer.last_sequence), bytes(answer.last_digest)
+
     def deliver(self, item: item_pb2.Item) -> bool:
         """Delivers an item; True when the portal had it before.
 
@@ -64,16 +83,19 @@ class PortalClient:
         Raises:
             PeerError: The portal cannot be reached, or refused the item.
         """
+        request_id = hashlib.sha256(b"perimeter-item\0" + item.grant.grant_id).digest()[:16]
+        request = item_pb2.DeliverItemRequest(request_id=request_id, item=item)
+        return bool(self._call("DeliverItem", request).duplicate)
+
+    def _call(self, name: str, request: Any) -> Any:
         if not self._target:
             raise PeerUnavailable(
                 "no portal is configured; set `portal` to its host:port", reason="NO_PORTAL"
             )
-        request_id = hashlib.sha256(b"perimeter-item\0" + item.grant.grant_id).digest()[:16]
-        request = item_pb2.DeliverItemRequest(request_id=request_id, item=item)
         stub = item_pb2_grpc.IntakeServiceStub(self._channel)  # type: ignore[no-untyped-call]
         try:
-            answer = stub.DeliverItem(request, timeout=self._seconds)
+            answer = getattr(stub, name)(request, timeout=self._seconds)
         except grpc.RpcError as error:
             raise peer_error(error, "portal") from None
         self.answer_count += 1
-        return bool(answer.duplicate)
+        return answer

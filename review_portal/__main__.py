@@ -17,6 +17,7 @@ COMMANDS = (
     ("campaign", "campaign", "list campaigns, hold them, change what experts see"),
     ("import", "import_labels", "take labeled or unlabeled items from a file"),
     ("export", "export_labels", "write labels to a file that other tools read"),
+    ("egress", "egress", "show, verify or export what left this site"),
     ("audit", "audit", "verify the audit log"),
     ("shred", "shred", "delete a campaign's key, and with it all of its content"),
 )

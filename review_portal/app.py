@@ -13,6 +13,7 @@ from review_portal.portal import PACKAGE, Portal
 from review_portal.routes import (
     adjudication,
     bulk,
+    egress,
     labeling,
     login,
     pages,
@@ -23,7 +24,7 @@ from review_portal.routes import (
 )
 from review_portal.routes.guard import Perimeter, Refused, json_refused
 
-MODULES = (login, labeling, adjudication, quality, people_pages, pages, bulk, site, records)
+MODULES = (login, labeling, adjudication, quality, people_pages, pages, bulk, site, egress, records)
 DESCRIPTION = "Labeling of masked items at a site. See docs/portal-api.md."
 
 

@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from perimeter.v1 import candidate_pb2_grpc, grant_pb2, grant_pb2_grpc, model_pb2, model_pb2_grpc
+from google.protobuf.message import Message
+from perimeter.v1 import grant_pb2, model_pb2
 from sqlalchemy import Connection
 
 from model_bundle.errors import BundleError
 from model_bundle.label_schema import LabelSchema
 from review_portal.core.model import Kind
+from review_portal.egress.guard import EgressGuard
 from review_portal.enrollment import is_half_over, renew
+from review_portal.errors import EgressRefused, EgressUnwritable
 from review_portal.identity import Identity
 from review_portal.label_store import LabelStore
 from review_portal.site_report import site_report
@@ -31,6 +34,7 @@ from review_portal.store.campaigns import NewCampaign
 logger = logging.getLogger(__name__)
 
 CALL_SECONDS = 20
+DECISION_SECONDS_MAX = 3600
 WAIT_SECONDS_MAX = 60.0
 _STATES = {
     model_pb2.CAMPAIGN_STATE_ACTIVE: "ACTIVE",
@@ -76,6 +80,7 @@ class CoordinatorLink:
         poll_seconds: Rhythm when all is well.
         report_seconds: Rhythm of the site's totals.
         chance: Numbers in [0, 1).
+        guard: The one way out; checks and records every message.
     """
 
     store: LabelStore
@@ -84,6 +89,7 @@ class CoordinatorLink:
     poll_seconds: float
     report_seconds: float
     chance: Callable[[], float]
+    guard: EgressGuard
     state: LinkState = field(default_factory=LinkState)
     _wake: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -123,7 +129,7 @@ class CoordinatorLink:
             self.fetch_campaigns()
             self.send_outcomes()
             self._report_if_due()
-        except grpc.RpcError as error:
+        except (grpc.RpcError, EgressRefused, EgressUnwritable) as error:
             self.state.failed_count += 1
             self.state.last_error = _code_of(error)
             logger.warning("coordinator not reached: %s", self.state.last_error)
@@ -150,12 +156,16 @@ class CoordinatorLink:
 
     def _renew_if_due(self) -> None:
         if is_half_over(self.identity.pem("cert.pem"), self.clock()):
-            renew(self.identity, self.channel())
+            renew(self.identity, self._send)
+
+    def _send(self, method: str, request: Message) -> Any:
+        return self.guard.call(self.channel(), method, request, seconds=CALL_SECONDS)
 
     def fetch_campaigns(self) -> int:
         """Takes over campaigns of this site. Returns how many changed."""
-        stub: Any = model_pb2_grpc.ModelServiceStub(self.channel())  # type: ignore[no-untyped-call]
-        response = stub.ListCampaigns(model_pb2.ListCampaignsRequest(), timeout=CALL_SECONDS)
+        response = self._send(
+            "perimeter.v1.ModelService/ListCampaigns", model_pb2.ListCampaignsRequest()
+        )
         changed = 0
         for campaign in response.campaigns:
             new = read_campaign(campaign)
@@ -180,7 +190,6 @@ class CoordinatorLink:
                 return sent
 
     def _record(self, due: Sequence[outbox.OutcomeRow]) -> list[tuple[int, str]]:
-        stub: Any = grant_pb2_grpc.GrantServiceStub(self.channel())  # type: ignore[no-untyped-call]
         # A grant's RELEASED goes before its final state, in a call of its own.
         passing = [row for row in due if row.state == "RELEASED"]
         final = [row for row in due if row.state != "RELEASED"]
@@ -190,7 +199,7 @@ class CoordinatorLink:
                 request = grant_pb2.RecordOutcomesRequest(
                     request_id=uuid.uuid4().bytes, outcomes=[_outcome(row) for row in rows]
                 )
-                response = stub.RecordOutcomes(request, timeout=CALL_SECONDS)
+                response = self._send("perimeter.v1.GrantService/RecordOutcomes", request)
                 answered += _match(rows, response)
         return answered
 
@@ -198,13 +207,13 @@ class CoordinatorLink:
         now = self.clock()
         if now - self._reported_at < self.report_seconds:
             return
-        stub: Any = candidate_pb2_grpc.CandidateServiceStub(self.channel())  # type: ignore[no-untyped-call]
         for campaign in self.store.campaigns():
 
             def work(connection: Connection, campaign: Any = campaign) -> Any:
                 return site_report(connection, campaign, now)
 
-            stub.ReportSite(self.store.database.read(work), timeout=CALL_SECONDS)
+            report = self.store.database.read(work)
+            self._send("perimeter.v1.CandidateService/ReportSite", report)
         self._reported_at = now
 
 
@@ -232,7 +241,7 @@ def _outcome(row: outbox.OutcomeRow) -> grant_pb2.Outcome:
         grant_id=row.grant_id,
         state=f"OUTCOME_STATE_{row.state}",
         suggestion=grant_pb2.SuggestionVerdict.Name(row.suggestion_verdict),
-        decision_seconds=row.decision_seconds,
+        decision_seconds=min(row.decision_seconds, DECISION_SECONDS_MAX),
         class_index_plus_one=row.class_index_plus_one,
     )
 
@@ -248,6 +257,8 @@ def _match(
 
 
 def _code_of(error: Any) -> str:
+    if isinstance(error, EgressRefused | EgressUnwritable):
+        return str(error)
     if not hasattr(error, "code"):
         return type(error).__name__
     reasons = dict(error.trailing_metadata() or ())

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from perimeter.v1 import enrollment_pb2, enrollment_pb2_grpc
+from google.protobuf.message import Message
+from perimeter.v1 import enrollment_pb2
 
+from review_portal.egress.archive import EgressArchive
+from review_portal.egress.guard import EgressGuard
 from review_portal.errors import EnrollmentFailed
 from review_portal.identity import Identity, parse_san
 
@@ -71,8 +75,20 @@ def parse_join_token(text: str) -> JoinToken:
     )
 
 
-def enroll(token: JoinToken, folder: Path) -> Identity:
+Send = Callable[[str, Message], Any]
+"""Sends a message by its method through the guard and returns the answer."""
+
+
+def enroll(
+    token: JoinToken, folder: Path, archive: EgressArchive, clock: Callable[[], float]
+) -> Identity:
     """Makes a key, exchanges the token for a certificate, and writes the identity.
+
+    Args:
+        token: The join token.
+        folder: Where the identity goes.
+        archive: Records what leaves; of this message, which carries a secret, only its digest.
+        clock: Seconds since 1970.
 
     Raises:
         EnrollmentFailed: The coordinator cannot be reached or refuses the token.
@@ -83,9 +99,14 @@ def enroll(token: JoinToken, folder: Path) -> Identity:
         request_id=uuid.uuid4().bytes, join_secret=token.secret, csr_der=_csr(key)
     )
     with grpc.secure_channel(token.enroll, credentials) as channel:
-        stub: Any = enrollment_pb2_grpc.EnrollmentServiceStub(channel)  # type: ignore[no-untyped-call]
+        guard = EgressGuard(archive, f"portal/{token.name}", clock)
         try:
-            response = stub.Enroll(request, timeout=CALL_SECONDS)
+            response = guard.call(
+                channel,
+                "perimeter.v1.EnrollmentService/Enroll",
+                request,
+                seconds=CALL_SECONDS,
+            )
         except grpc.RpcError as error:
             raise EnrollmentFailed(_sentence(error, token.enroll)) from None
     return _write(token, folder, key, response)
@@ -127,17 +148,16 @@ def _write(
     )
 
 
-def renew(identity: Identity, channel: grpc.Channel) -> None:
+def renew(identity: Identity, send: Send) -> None:
     """Gets a fresh certificate for a fresh key over the existing identity.
 
     Raises:
         grpc.RpcError: The coordinator refuses or cannot be reached; the old one stays in force.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    stub: Any = enrollment_pb2_grpc.IdentityServiceStub(channel)  # type: ignore[no-untyped-call]
-    response = stub.RenewCertificate(
+    response = send(
+        "perimeter.v1.IdentityService/RenewCertificate",
         enrollment_pb2.RenewCertificateRequest(request_id=uuid.uuid4().bytes, csr_der=_csr(key)),
-        timeout=CALL_SECONDS,
     )
     write_pair(identity.folder, key, response.certificate_der)
 

@@ -9,7 +9,10 @@ PortalError
 │   ├── KeyMissing       the campaign's key was deleted: its content is gone for good
 │   ├── KeyExposed       a key file can be read by others
 │   ├── SealBroken       sealed content was changed or belongs to another row
-│   └── AuditBroken      the audit chain does not verify
+│   ├── AuditBroken      the audit chain does not verify
+│   ├── EgressBroken     a ledger of what left does not verify
+│   └── EgressUnwritable there is no room to record a message, so it is not sent
+├── EgressRefused        a message would carry what must not leave; it was not sent
 ├── ImportInvalid        a row of an import cannot become an item
 └── AccessError
     ├── PasswordWeak     a new password breaks the rules
@@ -59,6 +62,18 @@ class SealBroken(StoreError):
 
 class AuditBroken(StoreError):
     """The audit chain does not verify."""
+
+
+class EgressBroken(StoreError):
+    """A ledger of what left does not verify."""
+
+
+class EgressUnwritable(StoreError):
+    """What leaves cannot be recorded, so nothing is sent."""
+
+
+class EgressRefused(PortalError):
+    """A message would carry something that must not leave the site; it was not sent."""
 
 
 class ImportInvalid(PortalError):

@@ -14,18 +14,22 @@ from sqlalchemy import Connection
 from review_portal import wire
 from review_portal.config import PortalConfig
 from review_portal.core.model import NewItem, Refusal
+from review_portal.egress.archive import EgressArchive, Taken
+from review_portal.errors import EgressUnwritable
 from review_portal.identity import Identity, Peer, peer_of
 from review_portal.label_store import LabelStore
 from review_portal.store import automatic, items
 from review_portal.store.campaigns import find_campaign, settings_of
 
-MESSAGE_SLACK_BYTES = 1 << 20
+MESSAGE_SLACK_BYTES = 2 << 20
+EGRESS_LINES_MAX = 1000
 CODES = {
     "IDENTITY": grpc.StatusCode.PERMISSION_DENIED,
     "SITE_FOREIGN": grpc.StatusCode.PERMISSION_DENIED,
     "GRANT_SIGNATURE": grpc.StatusCode.PERMISSION_DENIED,
     "GRANT_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
     "CAMPAIGN_UNKNOWN": grpc.StatusCode.UNAVAILABLE,
+    "EGRESS_UNWRITABLE": grpc.StatusCode.UNAVAILABLE,
     "MASK_POLICY": grpc.StatusCode.FAILED_PRECONDITION,
     "MASK_UNVERIFIED": grpc.StatusCode.FAILED_PRECONDITION,
 }
@@ -40,6 +44,7 @@ class IntakeDesk:
         config: Limits and known masking policies.
         identity: The portal's own.
         clock: Seconds since the epoch.
+        egress: Where copies of the agents' ledgers go.
         campaign_missing: Called when an item's campaign is not known yet.
     """
 
@@ -47,6 +52,7 @@ class IntakeDesk:
     config: PortalConfig
     identity: Identity
     clock: Callable[[], float]
+    egress: EgressArchive
     campaign_missing: Callable[[], None] = lambda: None
 
     def take(self, request: item_pb2.DeliverItemRequest, peer: Peer | None) -> bool | Refusal:
@@ -79,11 +85,34 @@ class IntakeDesk:
 
         return not self.store.database.write(work)
 
-    def _check(self, request: item_pb2.DeliverItemRequest, peer: Peer | None) -> Refusal | None:
+    def take_egress(
+        self, request: item_pb2.RecordEgressRequest, peer: Peer | None
+    ) -> Taken | Refusal:
+        """Takes lines of the caller's own ledger, durably; whose it is, the certificate says."""
+        refused = self._check_peer(peer)
+        if refused is not None or peer is None:
+            return refused or Refusal("IDENTITY", "only agents hand over ledgers")
+        if len(request.lines) > EGRESS_LINES_MAX:
+            return Refusal("EGRESS_LINES", f"at most {EGRESS_LINES_MAX} lines at once")
+        try:
+            taken = self.egress.take(f"agent/{peer.name}", request.lines, self.clock())
+        except EgressUnwritable:
+            return Refusal("EGRESS_UNWRITABLE", "the portal has no room for the ledger; retry")
+        if taken.malformed_count:
+            return Refusal("EGRESS_MALFORMED", "a line is no record of an egress ledger")
+        return taken
+
+    def _check_peer(self, peer: Peer | None) -> Refusal | None:
         if peer is None or peer.role != "agent" or peer.trust_domain != self.identity.trust_domain:
             return Refusal("IDENTITY", "only agents deliver items")
         if peer.site_id != self.identity.site_id:
             return Refusal("SITE_FOREIGN", "only agents of this site deliver items here")
+        return None
+
+    def _check(self, request: item_pb2.DeliverItemRequest, peer: Peer | None) -> Refusal | None:
+        refused = self._check_peer(peer)
+        if refused is not None:
+            return refused
         if len(request.request_id) != 16:
             return Refusal("REQUEST_ID", "request_id has 16 bytes")
         item = request.item
@@ -108,12 +137,26 @@ class IntakeServicer(item_pb2_grpc.IntakeServiceServicer):
         self, request: item_pb2.DeliverItemRequest, context: grpc.ServicerContext
     ) -> item_pb2.DeliverItemResponse:
         """Takes one item; durable when answered."""
-        pems: Any = context.auth_context().get("x509_pem_cert", ())
-        peer = peer_of(pems[0]) if pems else None
-        taken = self._desk.take(request, peer)
+        taken = self._desk.take(request, _caller(context))
         if isinstance(taken, Refusal):
             _refuse(context, taken)
         return item_pb2.DeliverItemResponse(duplicate=taken)
+
+    def RecordEgress(  # noqa: N802  the name is the wire's
+        self, request: item_pb2.RecordEgressRequest, context: grpc.ServicerContext
+    ) -> item_pb2.RecordEgressResponse:
+        """Takes lines of the caller's egress ledger; durable when answered."""
+        taken = self._desk.take_egress(request, _caller(context))
+        if isinstance(taken, Refusal):
+            _refuse(context, taken)
+        return item_pb2.RecordEgressResponse(
+            last_sequence=taken.last_sequence, last_digest=bytes.fromhex(taken.last_digest)
+        )
+
+
+def _caller(context: grpc.ServicerContext) -> Peer | None:
+    pems: Any = context.auth_context().get("x509_pem_cert", ())
+    return peer_of(pems[0]) if pems else None
 
 
 def _refuse(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:

@@ -9,6 +9,7 @@ from pathlib import Path
 from review_portal.access import Access, read_secret
 from review_portal.config import PortalConfig
 from review_portal.coordinator_link import CoordinatorLink
+from review_portal.egress.archive import EgressArchive
 from review_portal.hints import Hints
 from review_portal.label_store import LabelStore
 from review_portal.texts import Catalogues, load_catalogues
@@ -27,6 +28,7 @@ class Portal:
         clock: Seconds since the epoch.
         secret: The portal's own key, 32 bytes.
         catalogues: Texts of the pages by language.
+        egress: Record of what left the site.
         link: To the coordinator; None while the portal is not enrolled.
         wake: Asks the link for a turn.
         hints: Adds calibrated confidence and typical words to items; None leaves them out.
@@ -38,6 +40,7 @@ class Portal:
     clock: Callable[[], float]
     secret: bytes
     catalogues: Catalogues
+    egress: EgressArchive
     link: CoordinatorLink | None = None
     wake: Callable[[], None] = field(default=lambda: None)
     hints: Hints | None = None
@@ -64,6 +67,7 @@ def open_portal(
         clock=clock,
         secret=secret,
         catalogues=load_catalogues(PACKAGE / "locales"),
+        egress=EgressArchive(config.folder),
         link=link,
         hints=Hints(store, clock),
         wake=link.wake if link is not None else lambda: None,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
 from review_portal.commands.settings import config_of
+from review_portal.egress.archive import EgressArchive
 from review_portal.enrollment import enroll, parse_join_token
 from review_portal.label_store import LabelStore
 
@@ -20,7 +22,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     given: str = arguments.token
     text = sys.stdin.readline() if given == "-" else given
-    identity = enroll(parse_join_token(text), config.folder_of("identity"))
+    archive = EgressArchive(config.folder)
+    identity = enroll(parse_join_token(text), config.folder_of("identity"), archive, time.time)
+    archive.close()
     LabelStore.open(config.folder).close()
     print(f"enrolled as {identity.name} of site {identity.site_id}")
     return 0

@@ -79,6 +79,7 @@ def _start_intake(portal: Portal) -> tuple[Callable[[], None], int]:
         store=portal.store,
         config=portal.config,
         identity=portal.link.identity,
+        egress=portal.egress,
         clock=portal.clock,
         campaign_missing=portal.wake,
     )

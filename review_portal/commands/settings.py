@@ -9,6 +9,8 @@ from pathlib import Path
 
 from review_portal.config import PortalConfig, load_config
 from review_portal.coordinator_link import CoordinatorLink
+from review_portal.egress.archive import EgressArchive
+from review_portal.egress.guard import EgressGuard
 from review_portal.identity import load_identity
 from review_portal.label_store import LabelStore
 
@@ -26,11 +28,14 @@ def link_of(config: PortalConfig, store: LabelStore) -> CoordinatorLink | None:
         return None
     import random
 
+    identity = load_identity(config.folder_of("identity"))
+    archive = EgressArchive(config.folder)
     return CoordinatorLink(
         store=store,
-        identity=load_identity(config.folder_of("identity")),
+        identity=identity,
         clock=time.time,
         poll_seconds=config.coordinator_poll_seconds,
         report_seconds=config.report_seconds,
         chance=random.SystemRandom().random,
+        guard=EgressGuard(archive, f"portal/{identity.name}", time.time),
     )

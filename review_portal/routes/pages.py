@@ -33,6 +33,7 @@ NAVIGATION = (
     ("/adjudicate", "nav.adjudicate", frozenset({Role.ADJUDICATOR})),
     ("/notes", "nav.notes", frozenset({Role.EXPERT, Role.ADJUDICATOR, Role.SITE_LEAD})),
     ("/site", "nav.site", frozenset({Role.SITE_LEAD, Role.AUDITOR})),
+    ("/egress", "nav.egress", frozenset({Role.SITE_LEAD, Role.AUDITOR})),
     ("/quality", "nav.quality", frozenset({Role.SITE_LEAD, Role.AUDITOR, Role.ADJUDICATOR})),
     ("/people", "nav.people", frozenset({Role.SITE_LEAD})),
     ("/audit", "nav.audit", frozenset({Role.SITE_LEAD, Role.AUDITOR})),

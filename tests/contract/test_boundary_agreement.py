@@ -11,6 +11,7 @@ from coordinator import wire
 from coordinator.errors import WireInvalid
 from edge_agent.egress import encode_checked
 from edge_agent.errors import EgressRefused
+from review_portal.egress import rules as portal_rules
 
 ids = st.binary(min_size=16, max_size=16)
 WIDTHS = {
@@ -76,6 +77,47 @@ def test_what_the_device_admits_the_coordinator_accepts(messages, parse):
     @given(messages())
     def agree(message):
         parse(type(message).FromString(encode_checked(message)))
+
+    agree()
+
+
+@st.composite
+def portal_outcomes(draw):
+    made = []
+    for state in draw(st.lists(st.integers(1, 6), min_size=1, max_size=20)):
+        outcome = grant_pb2.Outcome(
+            grant_id=draw(ids), state=state, decision_seconds=draw(st.integers(0, 3600)),
+            suggestion=draw(st.integers(0, 2)),
+        )  # fmt: skip
+        if state == grant_pb2.OUTCOME_STATE_LABELED:
+            outcome.class_index_plus_one = draw(st.integers(0, 4096))
+        made.append(outcome)
+    return grant_pb2.RecordOutcomesRequest(request_id=draw(ids), outcomes=made)
+
+
+@st.composite
+def site_reports(draw):
+    counts = draw(st.lists(st.integers(0, 2**32 - 1), max_size=50))
+    return candidate_pb2.ReportSiteRequest(
+        request_id=draw(ids), campaign_id=draw(ids), day=draw(st.integers(1, 40_000)),
+        label_counts=b"".join(count.to_bytes(4, "little") for count in counts),
+        label_count=draw(st.integers(0, 2**32 - 1)),
+        expert_capacity_count=draw(st.integers(0, 2**32 - 1)),
+        median_decision_seconds=draw(st.integers(0, 3600)),
+        temperature_milli=draw(st.integers(0, 2**32 - 1)),
+        calibration_error_milli=draw(st.integers(0, 1000)),
+    )  # fmt: skip
+
+
+PORTAL_CASES = [(portal_outcomes, wire.parse_outcomes), (site_reports, wire.parse_site_report)]
+
+
+@pytest.mark.parametrize(("messages", "parse"), PORTAL_CASES)
+def test_what_the_portal_admits_the_coordinator_accepts(messages, parse):
+    @settings(max_examples=60, deadline=None)
+    @given(messages())
+    def agree(message):
+        parse(type(message).FromString(portal_rules.encode_checked(message)))
 
     agree()
 

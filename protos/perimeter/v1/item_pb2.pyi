@@ -80,3 +80,17 @@ class DeliverItemResponse(_message.Message):
     DUPLICATE_FIELD_NUMBER: _ClassVar[int]
     duplicate: bool
     def __init__(self, duplicate: bool = ...) -> None: ...
+
+class RecordEgressRequest(_message.Message):
+    __slots__ = ("lines",)
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, lines: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class RecordEgressResponse(_message.Message):
+    __slots__ = ("last_sequence", "last_digest")
+    LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LAST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    last_sequence: int
+    last_digest: bytes
+    def __init__(self, last_sequence: _Optional[int] = ..., last_digest: _Optional[bytes] = ...) -> None: ...

@@ -40,6 +40,11 @@ class IntakeServiceStub(object):
                 request_serializer=perimeter_dot_v1_dot_item__pb2.DeliverItemRequest.SerializeToString,
                 response_deserializer=perimeter_dot_v1_dot_item__pb2.DeliverItemResponse.FromString,
                 _registered_method=True)
+        self.RecordEgress = channel.unary_unary(
+                '/perimeter.v1.IntakeService/RecordEgress',
+                request_serializer=perimeter_dot_v1_dot_item__pb2.RecordEgressRequest.SerializeToString,
+                response_deserializer=perimeter_dot_v1_dot_item__pb2.RecordEgressResponse.FromString,
+                _registered_method=True)
 
 
 class IntakeServiceServicer(object):
@@ -53,6 +58,14 @@ class IntakeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordEgress(self, request, context):
+        """Copies of the caller's egress ledger, in order, so that the site lead reads what left.
+        Durable when answered. A repeat changes nothing; a request without lines only asks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IntakeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_IntakeServiceServicer_to_server(servicer, server):
                     servicer.DeliverItem,
                     request_deserializer=perimeter_dot_v1_dot_item__pb2.DeliverItemRequest.FromString,
                     response_serializer=perimeter_dot_v1_dot_item__pb2.DeliverItemResponse.SerializeToString,
+            ),
+            'RecordEgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordEgress,
+                    request_deserializer=perimeter_dot_v1_dot_item__pb2.RecordEgressRequest.FromString,
+                    response_serializer=perimeter_dot_v1_dot_item__pb2.RecordEgressResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class IntakeService(object):
             '/perimeter.v1.IntakeService/DeliverItem',
             perimeter_dot_v1_dot_item__pb2.DeliverItemRequest.SerializeToString,
             perimeter_dot_v1_dot_item__pb2.DeliverItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordEgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perimeter.v1.IntakeService/RecordEgress',
+            perimeter_dot_v1_dot_item__pb2.RecordEgressRequest.SerializeToString,
+            perimeter_dot_v1_dot_item__pb2.RecordEgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

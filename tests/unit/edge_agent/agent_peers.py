@@ -332,6 +332,7 @@ class Portal(item_pb2_grpc.IntakeServiceServicer):
         self.authority = authority
         self.items: dict[bytes, item_pb2.Item] = {}
         self.deliveries = 0
+        self.egress_lines: list[bytes] = []
         self.refuse_with: tuple[grpc.StatusCode, str] | None = None
         self.lose_answers = 0
         self.port = 0
@@ -347,6 +348,17 @@ class Portal(item_pb2_grpc.IntakeServiceServicer):
 
     def stop(self) -> None:
         self._server.stop(0).wait()
+
+    def RecordEgress(self, request, context):
+        if self.refuse_with is not None:
+            refuse(context, *self.refuse_with)
+        self.egress_lines += [line for line in request.lines if line not in self.egress_lines]
+        if not self.egress_lines:
+            return item_pb2.RecordEgressResponse()
+        last = json.loads(self.egress_lines[-1])
+        return item_pb2.RecordEgressResponse(
+            last_sequence=last["sequence"], last_digest=bytes.fromhex(last["digest"])
+        )
 
     def DeliverItem(self, request, context):
         self.deliveries += 1

@@ -25,6 +25,9 @@ from test_label_store import decide, lease, undo
 
 from model_bundle.label_schema import LabelSchema
 from review_portal.coordinator_link import CoordinatorLink
+from review_portal.egress.archive import EgressArchive
+from review_portal.egress.guard import EgressGuard
+from review_portal.egress.reading import Choice, check, newest
 from review_portal.enrollment import enroll, parse_join_token
 from review_portal.errors import EnrollmentFailed
 from review_portal.identity import load_identity, peer_of
@@ -128,10 +131,15 @@ def coordinator(authority):
     server.stop(None).wait()
 
 
+def guard_of(folder, clock) -> EgressGuard:
+    return EgressGuard(EgressArchive(folder / "portal"), "portal/main", clock)
+
+
 @pytest.fixture
 def link(bench, authority, coordinator, tmp_path):
     identity = authority.identity(tmp_path / "identity", coordinator=coordinator.address)
-    made = CoordinatorLink(bench.store, identity, bench.clock, 1.0, 60.0, lambda: 0.5)
+    guard = guard_of(tmp_path, bench.clock)
+    made = CoordinatorLink(bench.store, identity, bench.clock, 1.0, 60.0, lambda: 0.5, guard)
     yield made
     made.stop()
 
@@ -205,9 +213,8 @@ def test_outcomes_wait_while_the_coordinator_is_away(bench, link, coordinator) -
     (link.identity.folder / "identity.json").write_text(
         json.dumps({**fields, "coordinator": address})
     )
-    back = CoordinatorLink(
-        bench.store, load_identity(link.identity.folder), bench.clock, 1.0, 60.0, lambda: 0.5
-    )
+    identity = load_identity(link.identity.folder)
+    back = CoordinatorLink(bench.store, identity, bench.clock, 1.0, 60.0, lambda: 0.5, link.guard)
     assert back.turn()
     back.stop()
     server.stop(None).wait()
@@ -259,6 +266,11 @@ def token_text(signer: Authority, address: str, **changes) -> str:
     return f"pmt1.{packed}"
 
 
+def enroll_by(text: str, folder):
+    archive = EgressArchive(folder)
+    return enroll(parse_join_token(text), folder / "identity", archive, lambda: 7.0)
+
+
 @pytest.fixture
 def listener(authority):
     server, address = tls_server(authority, register(Coordinator(authority)), mutual=False)
@@ -267,8 +279,12 @@ def listener(authority):
 
 
 def test_enrolment_writes_an_identity_whose_key_never_left(authority, listener, tmp_path) -> None:
-    token = parse_join_token(token_text(authority, listener))
-    identity = enroll(token, tmp_path / "identity")
+    identity = enroll_by(token_text(authority, listener), tmp_path)
+    (left,) = newest(EgressArchive(tmp_path), Choice())
+    assert (left.source, left.record.method) == (
+        "portal/main", "perimeter.v1.EnrollmentService/Enroll",
+    )  # fmt: skip
+    assert left.record.payload == "", "the secret of the join token is not kept"
     assert (identity.site_id, identity.name, identity.trust_domain) == ("alder", "main", "test")
     assert load_identity(tmp_path / "identity") == identity
     assert (tmp_path / "identity" / "key.pem").stat().st_mode & 0o777 == 0o600
@@ -286,7 +302,7 @@ def test_enrolment_writes_an_identity_whose_key_never_left(authority, listener, 
 )
 def test_a_wrong_token_writes_nothing(authority, listener, tmp_path, changes, message) -> None:
     with pytest.raises(EnrollmentFailed, match=message):
-        enroll(parse_join_token(token_text(authority, listener, **changes)), tmp_path / "identity")
+        enroll_by(token_text(authority, listener, **changes), tmp_path)
     assert not (tmp_path / "identity").exists()
 
 
@@ -294,7 +310,7 @@ def test_a_listener_of_another_authority_is_not_trusted(authority, tmp_path) -> 
     impostor = Authority()
     server, address = tls_server(impostor, register(Coordinator(impostor)), mutual=False)
     with pytest.raises(EnrollmentFailed, match="cannot be reached"):
-        enroll(parse_join_token(token_text(authority, address)), tmp_path / "identity")
+        enroll_by(token_text(authority, address), tmp_path)
     server.stop(None).wait()
 
 
@@ -320,3 +336,44 @@ def test_a_certificate_past_half_its_life_is_renewed(bench, link, coordinator) -
     link.clock = time.time
     assert link.turn()
     assert coordinator.renewals == 1
+
+
+def test_all_that_the_link_sends_stands_in_the_ledger_of_the_portal(
+    bench, link, coordinator, tmp_path
+) -> None:
+    made = bench.fill(1)[0]
+    lease(bench, 1)
+    decide(bench, 1, made.item_id, 2)
+    bench.clock.now += 11
+    assert link.turn()
+    archive = EgressArchive(tmp_path / "portal")
+    kinds = [shown.record.method.rpartition("/")[2] for shown in newest(archive, Choice())]
+    sent = ["ReportSite", "RecordOutcomes", "RecordOutcomes", "ListCampaigns"]
+    assert kinds == [*sent, "RenewCertificate"]
+    fields = dict(newest(archive, Choice())[1].fields)
+    assert fields["outcomes[0].grant_id"] == made.item_id.hex()
+    assert fields["outcomes[0].state"] == "OUTCOME_STATE_LABELED"
+    checked = check(archive, "portal/main")
+    assert (checked.message_count, checked.faults) == (5, ())
+    reported = newest(archive, Choice())[0].record.raw_payload()
+    assert candidate_pb2.ReportSiteRequest.FromString(reported) == coordinator.reports[0]
+
+
+def test_a_message_that_may_not_leave_is_neither_sent_nor_recorded(
+    bench, link, coordinator, tmp_path, monkeypatch
+) -> None:
+    import review_portal.coordinator_link as module
+
+    def smuggling(*_):
+        report = candidate_pb2.ReportSiteRequest(request_id=bytes(16), campaign_id=bytes(16), day=1)
+        report.MergeFromString(b"\xfa\x07\x0bPATIENT-JOE")
+        return report
+
+    monkeypatch.setattr(module, "site_report", smuggling)
+    assert not link.turn()
+    assert "not in its definition" in link.state.last_error
+    assert "JOE" not in link.state.last_error
+    assert coordinator.reports == []
+    archive = EgressArchive(tmp_path / "portal")
+    kinds = {shown.record.method.rpartition("/")[2] for shown in newest(archive, Choice())}
+    assert "ReportSite" not in kinds

@@ -9,6 +9,7 @@ from portal_bench import CAMPAIGN_ID, delivery, npy, png
 
 from review_portal.config import PortalConfig
 from review_portal.core.model import Kind, Refusal
+from review_portal.egress.archive import EgressArchive
 from review_portal.enrollment import write_pair
 from review_portal.intake import IntakeDesk, start_intake
 from review_portal.wire import check_content, read_probabilities, read_series
@@ -20,7 +21,9 @@ AGENT = "perimeter://test/site/alder/agent/cam-1"
 def intake(bench, authority, tmp_path):
     config = PortalConfig(folder=tmp_path / "portal", intake_host="127.0.0.1", intake_port=0)
     identity = authority.identity(tmp_path / "identity")
-    server, port = start_intake(IntakeDesk(bench.store, config, identity, bench.clock))
+    archive = EgressArchive(config.folder)
+    desk = IntakeDesk(bench.store, config, identity, bench.clock, archive)
+    server, port = start_intake(desk)
     yield f"127.0.0.1:{port}"
     server.stop(None).wait()
 

@@ -35,6 +35,8 @@ ALLOWED = {
     ("GET", "/people"): {LEAD},
     ("POST", "/people"): {LEAD},
     ("POST", "/people/{person_id}"): {LEAD},
+    ("GET", "/egress"): {LEAD, AUDITOR},
+    ("GET", "/egress/export"): {LEAD, AUDITOR},
     ("GET", "/audit"): {LEAD, AUDITOR},
     ("GET", "/account"): EVERYBODY,
     ("POST", "/account"): EVERYBODY,

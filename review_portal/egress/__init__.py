@@ -1,0 +1,1 @@
+"""What left the site: copies of the devices' ledgers, and the portal's own."""
