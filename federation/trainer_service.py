@@ -22,6 +22,7 @@ from federation.networks import NetworkSpec
 from federation.settings import TrainerSettings
 from federation.trainer_desk import DeskLimits, TrainerDesk
 from federation.trainer_socket import SOCKET_PATH_BYTES_MAX, receive
+from federation.training import warm_up
 
 READ_TIMEOUT_SECONDS = 120.0
 _BACKLOG = 8
@@ -60,6 +61,7 @@ def serve(settings: TrainerSettings) -> None:
     desk = desk_of(settings)
     with _stopping() as stop, _listening(settings.socket) as listener:
         _log.info("trainer listens on %s", settings.socket)
+        warm_up(settings.device)
         while not stop:
             try:
                 connection, _ = listener.accept()

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from federation import torch_engine
-from federation.dataset import Examples, SiteData
-from federation.local_settings import LocalSettings
-from federation.networks import Arrays, NetworkSpec, check_arrays
+from federation.dataset import Examples, SiteData, from_samples
+from federation.local_settings import OPTIMIZERS, LocalSettings
+from federation.networks import Arrays, NetworkSpec, check_arrays, initial_arrays
 from federation.statistics import (
     Calibration,
     Counts,
@@ -36,6 +36,7 @@ from federation.statistics import (
     group_sums,
     nearest_cells,
 )
+from model_bundle.features import ColumnSpec, FeatureSpec
 
 PREDICT_BATCH = 512
 
@@ -246,6 +247,17 @@ class SiteTrainer:
             each = F.cross_entropy(ballots, targets, reduction="none")
             loss = loss + (each * votes[index]).mean()
         return loss
+
+
+def warm_up(device: str = "auto") -> None:
+    """Takes a tiny step, so that no round waits for torch's optimisers or the CUDA context."""
+    features = FeatureSpec("record", columns=(ColumnSpec("x"),))
+    examples = from_samples([{"x": 0.0}, {"x": 1.0}], [0, 1], features)
+    spec = NetworkSpec("record", features, 2, embedding_width=2, hidden_width=2)
+    trainer = SiteTrainer(SiteData(examples, examples), spec, device=device)
+    for optimizer in OPTIMIZERS:
+        local = LocalSettings(local_epochs=1, optimizer=optimizer)
+        trainer.train(initial_arrays(spec, seed=0), local, TrainTask(seed=0))
 
 
 def _no_table(spec: NetworkSpec) -> Counts:
