@@ -119,6 +119,12 @@ def memory_mib(pid: int) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
+def cpu_seconds(pid: int) -> float:
+    """Returns the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def log_in(client: httpx.AsyncClient, number: int) -> None:
     token = (await client.get("/api/session")).json()["csrf_token"]
     form = {"username": f"expert-{number}", "password": PASSWORD, "csrf_token": token}
@@ -235,6 +241,7 @@ def main() -> int:
         try:
             acknowledged = asyncio.run(run(url, arguments, measured))
             memory = memory_mib(process.pid)
+            busy = cpu_seconds(process.pid)
         finally:
             for started in (beside, process):
                 if started is not None:
@@ -253,6 +260,8 @@ def main() -> int:
         "resident MiB": (memory, float(MEMORY_MIB)),
     }  # fmt: skip
     fine = table(measured, facts)
+    requests = sum(len(took) for took in measured.took.values())
+    print(f"processor time of the portal: {1000 * busy / max(requests, 1):.1f} ms a request")
     if arguments.json:
         numbers = {"failures": len(measured.failures), **{k: v[0] for k, v in facts.items()}}
         arguments.json.write_text(json.dumps(numbers, indent=2))

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from review_portal.core.model import (
     Answer,
@@ -48,6 +48,24 @@ class Desk:
     outcome_delay_seconds: float = 0.0
     held_before: bool = False
     batch_token: str = ""
+
+
+# Built once: building a statement costs more than running it.
+_ITEM = select(item).where(item.c.item_id == bindparam("item_id"))
+_REPEATED = (
+    select(annotation.c.annotation_id, item.c.state)
+    .join(item, item.c.item_number == annotation.c.item_number)
+    .where(
+        annotation.c.expert_id == bindparam("expert"),
+        annotation.c.client_token == bindparam("token"),
+    )
+)
+_HELD = select(slot).where(
+    slot.c.item_number == bindparam("number"),
+    slot.c.state == SlotState.LEASED.value,
+    slot.c.expert_id == bindparam("expert"),
+    slot.c.lease_id == func.coalesce(bindparam("lease"), slot.c.lease_id),
+)
 
 
 def check_answer(campaign: Campaign, answer: Answer) -> Refusal | None:
@@ -93,7 +111,7 @@ def record(connection: Connection, desk: Desk, decision: Decision) -> Receipt | 
     repeated = _repeated(connection, desk, decision)
     if repeated is not None:
         return repeated
-    row = connection.execute(select(item).where(item.c.item_id == decision.item_id)).first()
+    row = connection.execute(_ITEM, {"item_id": decision.item_id}).first()
     campaign = None if row is None else find_campaign(connection, row.campaign_id)
     if row is None or campaign is None:
         return Refusal("ITEM_UNKNOWN", "there is no such item; fetch the queue again")
@@ -111,12 +129,7 @@ def record(connection: Connection, desk: Desk, decision: Decision) -> Receipt | 
 
 def _repeated(connection: Connection, desk: Desk, decision: Decision) -> Receipt | None:
     first = connection.execute(
-        select(annotation.c.annotation_id, item.c.state)
-        .join(item, item.c.item_number == annotation.c.item_number)
-        .where(
-            annotation.c.expert_id == desk.expert_id,
-            annotation.c.client_token == decision.client_token,
-        )
+        _REPEATED, {"expert": desk.expert_id, "token": decision.client_token}
     ).first()
     return None if first is None else Receipt("duplicate", first.state, first.annotation_id)
 
@@ -125,11 +138,9 @@ def _slot_for(
     connection: Connection, desk: Desk, row: Row[tuple[object, ...]], decision: Decision
 ) -> Row[tuple[object, ...]] | Refusal | None:
     """Finds the slot that a decision fills; None when it is late."""
-    mine = select(slot).where(slot.c.item_number == row.item_number)
-    if decision.lease_id:
-        mine = mine.where(slot.c.lease_id == decision.lease_id.partition(".")[0])
+    lease_id = decision.lease_id.partition(".")[0] if decision.lease_id else None
     held = connection.execute(
-        mine.where(slot.c.state == SlotState.LEASED.value, slot.c.expert_id == desk.expert_id)
+        _HELD, {"number": row.item_number, "expert": desk.expert_id, "lease": lease_id}
     ).first()
     if held is not None:
         return held
@@ -179,15 +190,10 @@ def _store(connection: Connection, desk: Desk, decision: Decision, placement: Pl
 
 def _fill_slot(connection: Connection, desk: Desk, placement: Placement) -> None:
     if placement.slot_id is not None:
-        connection.execute(
-            update(slot)
-            .where(slot.c.slot_id == placement.slot_id)
-            .values(
-                state=SlotState.DONE.value,
-                expert_id=desk.expert_id,
-                lease_id=None,
-                lease_until=None,
-            )
+        connection.exec_driver_sql(
+            "UPDATE slot SET state = 2, expert_id = ?, lease_id = NULL, lease_until = NULL "
+            "WHERE slot_id = ?",
+            (desk.expert_id, placement.slot_id),
         )
 
 

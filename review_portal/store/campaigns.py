@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, select
 from sqlalchemy.dialects.sqlite import insert
 
 from model_bundle.label_schema import LabelSchema
@@ -166,6 +166,10 @@ _JOINED = select(campaign, label_schema.c.canonical_json).join(
 )
 
 
+# Built once: building a statement costs more than running it.
+_BY_ID = _JOINED.where(campaign.c.campaign_id == bindparam("wanted"))
+
+
 def list_campaigns(connection: Connection) -> tuple[Campaign, ...]:
     """Returns all campaigns by name."""
     rows = connection.execute(_JOINED.order_by(campaign.c.name))
@@ -174,7 +178,7 @@ def list_campaigns(connection: Connection) -> tuple[Campaign, ...]:
 
 def find_campaign(connection: Connection, campaign_id: bytes) -> Campaign | None:
     """Returns a campaign by id, or None."""
-    row = connection.execute(_JOINED.where(campaign.c.campaign_id == campaign_id)).first()
+    row = connection.execute(_BY_ID, {"wanted": campaign_id}).first()
     return None if row is None else _campaign_of(row)
 
 
@@ -191,8 +195,8 @@ def find_campaign_named(connection: Connection, name: str) -> Campaign | None:
 
 def settings_of(connection: Connection, campaign_id: bytes) -> CampaignSettings:
     """Returns the site's settings of a campaign; defaults for an unknown one."""
-    raw = connection.execute(
-        select(campaign.c.settings).where(campaign.c.campaign_id == campaign_id)
+    raw = connection.exec_driver_sql(
+        "SELECT settings FROM campaign WHERE campaign_id = ?", (campaign_id,)
     ).scalar()
     return settings_from_json(raw or "{}")
 

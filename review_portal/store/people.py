@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from review_portal.core.model import Role
@@ -183,13 +183,20 @@ def open_session(connection: Connection, new: NewSession) -> None:
     )
 
 
+# Built once: it runs with every request.
+_SESSION = (
+    select(person, session.c.seen_at, session.c.expire_at)
+    .join(session, session.c.person_id == person.c.person_id)
+    .where(session.c.token_hash == bindparam("token"))
+)
+
+
 def find_session(
     connection: Connection, token_hash: bytes
 ) -> tuple[Row[tuple[object, ...]], Person] | None:
     """Returns a session and whose it is, or None."""
-    row = connection.execute(select(session).where(session.c.token_hash == token_hash)).first()
-    owner = None if row is None else find_person(connection, row.person_id)
-    return None if row is None or owner is None else (row, owner)
+    row = connection.execute(_SESSION, {"token": token_hash}).first()
+    return None if row is None else (row, _person_of(row))
 
 
 def touch_session(connection: Connection, token_hash: bytes, now: float) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from review_portal.core.model import ItemState, Origin, Purpose, Refusal, Settlement
 from review_portal.core.settlement import AllAbstained, Dispute, Settled, Waiting, settle
@@ -48,15 +48,25 @@ def class_of(answer_key: str) -> int | None:
     return None if ":" in answer_key else int(answer_key.partition(",")[0])
 
 
+# Built once: building a statement costs more than running it.
+_ANNOTATIONS = (
+    select(annotation)
+    .where(annotation.c.item_number == bindparam("number"))
+    .order_by(annotation.c.annotation_id)
+)
+_ITEM = select(item).where(item.c.item_number == bindparam("number"))
+_OLDER = select(label).where(
+    label.c.item_number == bindparam("number"),
+    label.c.superseded_by.is_(None),
+    label.c.label_id != bindparam("newest"),
+)
+
+
 def standing_annotations(
     connection: Connection, item_number: int
 ) -> tuple[Row[tuple[object, ...]], ...]:
     """Returns the annotations of an item that were not withdrawn, oldest first."""
-    rows = connection.execute(
-        select(annotation)
-        .where(annotation.c.item_number == item_number)
-        .order_by(annotation.c.annotation_id)
-    ).all()
+    rows = connection.execute(_ANNOTATIONS, {"number": item_number}).all()
     gone = {row.withdraws for row in rows}
     return tuple(r for r in rows if r.withdraws is None and r.annotation_id not in gone)
 
@@ -69,7 +79,7 @@ def settle_item(
     Returns:
         The item's state after it.
     """
-    row = connection.execute(select(item).where(item.c.item_number == item_number)).one()
+    row = connection.execute(_ITEM, {"number": item_number}).one()
     answers = [
         a for a in standing_annotations(connection, item_number) if a.purpose == Purpose.WORK.value
     ]
@@ -180,13 +190,7 @@ def _insert(
 
 
 def _supersede(connection: Connection, item_number: int, label_id: int) -> None:
-    older = connection.execute(
-        select(label).where(
-            label.c.item_number == item_number,
-            label.c.superseded_by.is_(None),
-            label.c.label_id != label_id,
-        )
-    ).all()
+    older = connection.execute(_OLDER, {"number": item_number, "newest": label_id}).all()
     for row in older:
         connection.execute(
             update(label).where(label.c.label_id == row.label_id).values(superseded_by=label_id)

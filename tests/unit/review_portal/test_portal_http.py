@@ -39,7 +39,7 @@ def test_a_scripted_expert_labels_through_login_queue_and_annotations(server, be
     assert client.get("/api/campaigns").json()[0]["classes"] == list(CLASSES)
     for item in fetch(client):
         assert item["text"].endswith("is lost")
-        assert item["suggestion"] == {"class_index": 0, "confidence": 0.7}
+        assert item["suggestion"] == {"class_index": 0, "confidence": 0.7, "raw_confidence": 0.7}
         done = client.post("/api/annotations", json=answer(item, 1))
         assert (done.status_code, done.json()["stored"]) == (200, "stored")
     assert fetch(client) == []
