@@ -92,13 +92,15 @@ def class_mix_svg(report: Report, campaign: str) -> str:
     """Draws how unevenly the classes lie: dot area is a site's pool count of a class."""
     sites = {name: site["class_counts"].get(campaign, {}) for name, site in report["sites"].items()}
     classes = list(next(iter(sites.values()), {}))[:20]
-    figure, axes = _figure(4.2, 0.9 + 0.42 * max(1, len(sites)))
+    shown = [name if len(name) <= 16 else name[:15] + "…" for name in classes]
+    longest = max((len(name) for name in shown), default=1)
+    slanted = 0.09 * longest if longest > 2 else 0.0
+    figure, axes = _figure(4.2, 0.9 + 0.42 * max(1, len(sites)) + slanted)
     largest = max((sites[site].get(name, 0) for site in sites for name in classes), default=1) or 1
     for row, (colour, site) in enumerate(zip(SITE_COLOURS, sites, strict=False)):
         sizes = [380 * sites[site].get(name, 0) / largest for name in classes]
         axes.scatter(range(len(classes)), [row] * len(classes), s=sizes, color=colour)
-    longest = max((len(name) for name in classes), default=1)
-    axes.set_xticks(range(len(classes)), classes, rotation=0 if longest <= 2 else 40, ha="center")
+    axes.set_xticks(range(len(classes)), shown, rotation=0 if longest <= 2 else 40, ha="center")
     if longest > 2:
         for tick in axes.get_xticklabels():
             tick.set_ha("right")
