@@ -35,6 +35,7 @@ class Display:
         self._said: set[str] = set()
         self._started = time.monotonic()
         self._note = "starting"
+        self._kept: list[str] = []
         self._status: Status | None = None
 
     def __enter__(self) -> Self:
@@ -62,6 +63,14 @@ class Display:
         else:
             self._say(note)
 
+    def keep(self, line: str) -> None:
+        """Shows a line that stays, such as an address to open."""
+        self._kept.append(line)
+        if self._live is not None:
+            self._live.update(self._picture())
+        else:
+            self._say(line)
+
     def show(self, status: Status) -> None:
         """Shows a new status."""
         self._status = status
@@ -79,12 +88,14 @@ class Display:
         if line not in self._said:
             self._said.add(line)
             seconds = time.monotonic() - self._started
-            self._console.print(f"[{seconds:5.0f} s] {line}", markup=False, highlight=False)
+            self._console.print(
+                f"[{seconds:5.0f} s] {line}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def _picture(self) -> RenderableType:
         seconds = time.monotonic() - self._started
         head = Text(f"Perimeter demo · {seconds:.0f} s", style="bold")
-        parts: list[RenderableType] = [head]
+        parts: list[RenderableType] = [head, *(Text(line, style="bold") for line in self._kept)]
         if self._note:
             parts.append(Text(self._note, style="dim"))
         if self._status is not None:

@@ -104,7 +104,7 @@ class DemoRun:
         for site in self.plan.sites:
             secret = self.plan.layout.site(site).expert / PASSWORD_FILE
             address = f"http://{LOOPBACK}:{self.plan.ports.sites[site].web}"
-            self.display.tell(
+            self.display.keep(
                 f"{site}: open {address} and log in as {USER_NAME!r} "
                 f"with {secret.read_text().strip()}"
             )
