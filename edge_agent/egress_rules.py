@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from cryptography import x509
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -36,9 +37,18 @@ def exactly(length: int) -> Rule:
     return lambda value, _: len(value) == length
 
 
-def column(width: int) -> Rule:
-    """A bytes column with `row_count` values of `width` bytes."""
-    return lambda value, batch: len(value) == width * int(vars_of(batch, "row_count"))
+def column(width: int, largest: int | None = None) -> Rule:
+    """A bytes column with `row_count` little-endian values of `width` bytes, 0 to `largest`.
+
+    The bound keeps a text from travelling as a column of its length.
+    """
+
+    def fits(value: bytes, batch: Message) -> bool:
+        if len(value) != width * int(vars_of(batch, "row_count")):
+            return False
+        return largest is None or int(np.frombuffer(value, f"<u{width}").max(initial=0)) <= largest
+
+    return fits
 
 
 def vars_of(message: Message, field: str) -> Any:
@@ -97,15 +107,15 @@ _CANDIDATE_BATCH: dict[str, Rule] = {
     "day": between(1, 49_309),
     "row_count": between(1, _BATCH_ROWS_MAX),
     "candidate_ids": column(16),
-    "margins": column(1),
-    "top_probabilities": column(1),
-    "entropies": column(1),
+    "margins": column(1, largest=63),
+    "top_probabilities": column(1, largest=63),
+    "entropies": column(1, largest=63),
     "divergence_risk": column(1),
-    "predicted_classes": column(2),
-    "runner_up_classes": column(2),
-    "prototype_classes": column(2),
+    "predicted_classes": column(2, largest=_CLASSES_MAX - 1),
+    "runner_up_classes": column(2, largest=_CLASSES_MAX - 1),
+    "prototype_classes": column(2, largest=_CLASSES_MAX - 1),
     "cell_ids": column(2),
-    "density_cost": column(1),
+    "density_cost": column(1, largest=127),
     "replaces_older_versions": anything,
 }
 

@@ -55,6 +55,25 @@ def test_the_examples_in_the_docstrings_hold():
     assert sum(result.attempted for result in results) >= 3
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"margins": b"PATIENT-JOE"},
+        {"top_probabilities": b"PATIENT-JOE"},
+        {"entropies": b"PATIENT-JOE"},
+        {"density_cost": b"\xc3\x9cBERWEISUNG"[:11]},
+        {"predicted_classes": b"PATIENT-JOE IS SICK :("},
+        {"runner_up_classes": b"PATIENT-JOE IS SICK :("},
+        {"prototype_classes": b"PATIENT-JOE IS SICK :("},
+    ],
+    ids=lambda column: next(iter(column)),
+)
+def test_a_text_cannot_travel_as_a_column_of_its_length(column):
+    encode_checked(candidate_batch(rows=11))
+    with pytest.raises(EgressRefused, match="outside its allowed range"):
+        encode_checked(candidate_batch(rows=11, **column))
+
+
 def test_a_sound_batch_may_leave():
     message = candidate_batch()
     assert encode_checked(message) == message.SerializeToString(deterministic=True)
