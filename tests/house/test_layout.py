@@ -84,8 +84,12 @@ def test_nothing_is_said_of_where_it_was_built() -> None:
     for name in listed.stdout.split():
         path = ROOT / name
         if (
-            path.suffix in {".py", ".md", ".toml", ".html", ".js", ".css", ".proto"}
-            and path.exists()
-        ) and absolute.search(path.read_text(errors="ignore")) and path != Path(__file__):
+            (
+                path.suffix in {".py", ".md", ".toml", ".html", ".js", ".css", ".proto"}
+                and path.exists()
+            )
+            and absolute.search(path.read_text(errors="ignore"))
+            and path != Path(__file__)
+        ):
             bad.append(name)
     assert not bad, bad
