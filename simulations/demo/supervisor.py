@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -232,15 +233,19 @@ def run_command(
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns loopback TCP ports that were free just now, all different."""
-    with contextlib.ExitStack() as held:
-        sockets = [
-            held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            for _ in range(count)
-        ]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    """Returns loopback TCP ports that were free just now, all different.
+
+    They lie below the range that the kernel gives to outgoing connections: minutes may pass before
+    one is bound, or bound again after a kill, and it must not have been given away by then.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 500):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise DemoTimeout("no free ports between 15000 and 32000; end some other programs")
 
 
 def wait_for_port(port: int, *, supervisor: Supervisor, timeout_seconds: float = 60.0) -> None:
