@@ -29,10 +29,10 @@ from review_portal.store.campaigns import NewCampaign
 from simulations.demo.supervisor import (
     ProcessSpec,
     Supervisor,
+    free_ports,
     run_command,
     wait_for_port,
 )
-from tests.journey.taint.system import steady_ports
 
 pytestmark = pytest.mark.journey
 PASSWORD = "four experts and one portal 73"
@@ -112,7 +112,7 @@ def command(*arguments: str) -> tuple[str, ...]:
 
 @pytest.fixture
 def portal(tmp_path: Path):
-    (port,) = steady_ports(1)
+    (port,) = free_ports(1)
     config = tmp_path / "portal.toml"
     config.write_text(
         f'folder = "portal"\nweb_port = {port}\nlogin_per_minute = 1000\n'

@@ -6,11 +6,8 @@ fleet proxy as the centre. The sites know nothing but the relays' addresses.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +17,7 @@ from pathlib import Path
 from simulations.demo.supervisor import (
     ProcessSpec,
     Supervisor,
+    free_ports,
     log_tail,
     run_command,
     wait_for_port,
@@ -51,22 +49,6 @@ class SiteUnderTest:
         return f"http://127.0.0.1:{self.web_port}"
 
 
-def steady_ports(count: int) -> list[int]:
-    """Free ports below those that the kernel gives to outgoing connections.
-
-    Minutes may pass before a port is bound, or bound again after a kill; one out of the kernel's
-    own range would be taken by then now and then.
-    """
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(15_000, 32_000), 500):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise OSError("no free ports between 15000 and 32000")
-
-
 class FederationUnderTest:
     """Builds, starts and watches everything.
 
@@ -83,7 +65,7 @@ class FederationUnderTest:
         self.folder, self.central = folder, folder / "central"
         self.records, self.logs = folder / "records", folder / "logs"
         self.supervisor = Supervisor()
-        ports = steady_ports(5 + 2 * len(SITES))
+        ports = free_ports(5 + 2 * len(SITES))
         self.main, self.enroll, self.metrics, self.superlink, self.proxy = ports[:5]
         self.sites = {
             name: SiteUnderTest(
