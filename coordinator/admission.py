@@ -40,6 +40,7 @@ _CODES: dict[Reason, grpc.StatusCode] = {
     Reason.CERTIFICATE_REVOKED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.CERTIFICATE_UNKNOWN: grpc.StatusCode.UNAUTHENTICATED,
     Reason.CSR_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.EGRESS_MODE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.GRANT_OF_OTHER_SITE: grpc.StatusCode.PERMISSION_DENIED,
     Reason.JOIN_TOKEN_EXPIRED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.JOIN_TOKEN_UNKNOWN: grpc.StatusCode.UNAUTHENTICATED,

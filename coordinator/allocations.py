@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from coordinator.core.allocation.histograms import histogram_policy
 from coordinator.core.allocation.policy import Budget, Policy
 from coordinator.core.allocation.pool import Progress
 from coordinator.core.allocation.result import Allocation, digest_inputs
@@ -34,7 +35,15 @@ class Decided:
 
 
 def policy_of(campaign: Campaign) -> Policy:
-    """Returns the allocator's policy for a campaign."""
+    """Returns the allocator's policy for a campaign.
+
+    Histograms name no samples, so nothing can be drawn by chance or be asked twice in them.
+    """
+    if campaign.egress == "histogram":
+        cap = campaign.site_share_cap * len(campaign.sites)
+        return histogram_policy(
+            Policy(explore_ratio=0.0, overlap_ratio=0.0, share_cap_multiple=cap)
+        )
     return Policy(
         explore_ratio=campaign.explore_ratio,
         overlap_ratio=campaign.overlap_ratio if campaign.overlap_count > 1 else 0.0,

@@ -112,6 +112,14 @@ def take_batch(office: Office, caller: Caller, batch: Batch) -> BatchReceipt | R
     return BatchReceipt(batch.sequence, new_rows)
 
 
+def judge_version(office: Office, campaign_id: bytes, version: int) -> Refusal | None:
+    """Returns why no pool can have been scored by a version, or None."""
+    known = office.store.get(ModelVersionRecord, campaign_id, version)
+    if known is None or known.state is VersionState.CANDIDATE:
+        return Refusal(Reason.MODEL_VERSION_UNKNOWN, "no such model version was released")
+    return None
+
+
 def _first_receipt(
     office: Office, caller: Caller, batch: Batch, generation: int
 ) -> BatchReceipt | Refusal:
@@ -132,14 +140,13 @@ def _first_receipt(
 
 def _judge_batch(office: Office, campaign: Campaign, batch: Batch) -> Refusal | None:
     schema = campaign.label_schema
+    if campaign.egress != "rows":
+        return Refusal(Reason.EGRESS_MODE, "this campaign takes histograms, not rows")
     if batch.label_schema_digest != schema.digest():
         return Refusal(Reason.LABEL_SCHEMA_MISMATCH, "the label schema differs; update the model")
     if batch.class_index_max >= len(schema):
         return Refusal(Reason.LABEL_SCHEMA_MISMATCH, "a class index is outside the label schema")
-    version = office.store.get(ModelVersionRecord, batch.campaign_id, batch.model_version)
-    if version is None or version.state is VersionState.CANDIDATE:
-        return Refusal(Reason.MODEL_VERSION_UNKNOWN, "no such model version was released")
-    return None
+    return judge_version(office, batch.campaign_id, batch.model_version)
 
 
 def _stream_of(office: Office, caller: Caller, campaign_id: bytes, generation: int) -> AgentStream:

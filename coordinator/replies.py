@@ -40,10 +40,17 @@ def grant_message_of(record: GrantRecord, signature: bytes) -> grant_pb2.Grant:
     )
 
 
+_EGRESS_MODES = {
+    "rows": model_pb2.EGRESS_MODE_UNSPECIFIED,
+    "histogram": model_pb2.EGRESS_MODE_HISTOGRAM,
+}
+
+
 def campaign_message(record: CampaignRecord, campaign: Campaign) -> model_pb2.Campaign:
     """Returns a campaign as sites see it; the guideline ends with a line per class that has one."""
     lines = [f"- **{name}**: {text}" for name, text in campaign.class_guidelines.items()]
     guideline = "\n\n".join(part for part in (campaign.guideline, "\n".join(lines)) if part)
+    noised = campaign.egress == "histogram"
     return model_pb2.Campaign(
         campaign_id=record.campaign_id,
         name=record.name,
@@ -54,4 +61,7 @@ def campaign_message(record: CampaignRecord, campaign: Campaign) -> model_pb2.Ca
         candidate_key_salt=record.salt,
         overlap_count=campaign.overlap_count,
         guideline=guideline,
+        egress=_EGRESS_MODES[campaign.egress],
+        epsilon_release_milli=round(1_000 * campaign.epsilon_release) if noised else 0,
+        epsilon_total_milli=round(1_000 * campaign.epsilon_total) if noised else 0,
     )

@@ -18,7 +18,7 @@ from perimeter.v1 import (
     model_pb2_grpc,
 )
 
-from coordinator import enrollment, handlers, replies, wire
+from coordinator import enrollment, handlers, histogram_intake, replies, wire
 from coordinator.admission import Context, Service, count_message, guarded, key_of_request, refuse
 from coordinator.core.entries import GrantState
 from coordinator.core.records import AnswerRecord
@@ -63,6 +63,17 @@ class CandidateService(Service, candidate_pb2_grpc.CandidateServiceServicer):
 
         await self.serve(context, ("agent",), handle, message=request)
         return candidate_pb2.ReportPoolResponse()
+
+    async def ReportHistogram(  # noqa: N802
+        self, request: candidate_pb2.ReportHistogramRequest, context: Context
+    ) -> candidate_pb2.ReportHistogramResponse:
+        """Keeps the noised counts of an agent's pool; a repeat changes nothing."""
+
+        def handle(office: Office, caller: Caller) -> Any:
+            return histogram_intake.take_histogram(office, caller, wire.parse_histogram(request))
+
+        await self.serve(context, ("agent",), handle, message=request)
+        return candidate_pb2.ReportHistogramResponse()
 
     async def ReportSite(  # noqa: N802
         self, request: candidate_pb2.ReportSiteRequest, context: Context

@@ -34,6 +34,9 @@ CLASS_COUNT_MAX = 4_096
 VERSION_MAX = 2**31 - 1
 COUNT_MAX = 2**62
 SCORE_LEVELS = 63
+CELL_COUNT_MAX = 4_096
+HISTOGRAM_BINS = 16
+EPSILON_MILLI_MAX = 100_000
 
 OUTCOME_STATES = {
     grant_pb2.OUTCOME_STATE_RELEASED: GrantState.RELEASED,
@@ -208,6 +211,37 @@ def _counts(value: bytes, field: str) -> bytes:
     if len(value) % 4 or len(value) > 4 * CLASS_COUNT_MAX:
         raise WireInvalid(field, "must be uint32 per class")
     return value
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A checked `ReportHistogramRequest`; `counts` is int64[cells, 16] with noise."""
+
+    campaign_id: bytes
+    model_version: int
+    label_schema_digest: bytes
+    day: int
+    epsilon: float
+    counts: NDArray[np.int64]
+    digest: bytes
+
+
+def parse_histogram(message: candidate_pb2.ReportHistogramRequest) -> Histogram:
+    """Checks the noised counts of an agent's pool."""
+    refuse_unknown(message)
+    check_id(message.request_id, "request_id")
+    cells = _in_range(message.cell_count, "cell_count", 1, CELL_COUNT_MAX)
+    packed = _sized(message.noised_counts, "noised_counts", cells * HISTOGRAM_BINS * 4)
+    digest = _sized(message.label_schema_digest, "label_schema_digest", DIGEST_BYTES)
+    return Histogram(
+        campaign_id=check_id(message.campaign_id, "campaign_id"),
+        model_version=_in_range(message.model_version, "model_version", 1, VERSION_MAX),
+        label_schema_digest=digest,
+        day=_in_range(message.day, "day", 1, DAY_MAX),
+        epsilon=_in_range(message.epsilon_milli, "epsilon_milli", 1, EPSILON_MILLI_MAX) / 1_000,
+        counts=np.frombuffer(packed, dtype="<i4").astype(np.int64).reshape(cells, HISTOGRAM_BINS),
+        digest=request_digest(message),
+    )
 
 
 @dataclass(frozen=True)

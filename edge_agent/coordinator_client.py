@@ -147,6 +147,15 @@ class CoordinatorClient:
             seconds=_STREAM_SECONDS,
         )
 
+    def report_histogram(self, report: candidate_pb2.ReportHistogramRequest) -> None:
+        """Sends noised counts of a pool."""
+        self._channel.call(
+            _V1 + "CandidateService/ReportHistogram",
+            report,
+            candidate_pb2.ReportHistogramResponse,
+            seconds=self._seconds,
+        )
+
     def report_pool(self, report: candidate_pb2.ReportPoolRequest) -> None:
         """Sends the totals of a pool."""
         self._channel.call(

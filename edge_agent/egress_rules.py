@@ -125,6 +125,20 @@ RULES: Mapping[str, MessageRules] = {
     ),
     "perimeter.v1.RenewCertificateRequest": MessageRules({"request_id": _ID, "csr_der": bare_csr}),
     "perimeter.v1.CandidateBatch": MessageRules(_CANDIDATE_BATCH),
+    "perimeter.v1.ReportHistogramRequest": MessageRules(
+        {
+            "request_id": _ID,
+            "campaign_id": _ID,
+            "model_version": between(1, _U32),
+            "label_schema_digest": exactly(32),
+            "day": between(1, 49_309),
+            "cell_count": between(1, 4096),
+            "epsilon_milli": between(1, 100_000),
+            "noised_counts": lambda value, sent: (
+                len(value) == 64 * int(vars_of(sent, "cell_count"))
+            ),
+        }
+    ),
     "perimeter.v1.ReportPoolRequest": MessageRules(
         {
             "request_id": _ID,

@@ -16,6 +16,7 @@ from perimeter.v1 import candidate_pb2, model_pb2
 
 from edge_agent.config import AgentConfig
 from edge_agent.errors import AgentError
+from edge_agent.histograms import BINS, count_samples, is_noised
 from edge_agent.inference import Predictor
 from edge_agent.masking.risk import risk_band
 from edge_agent.masking.seam import Held
@@ -85,6 +86,25 @@ class PoolScorer:
         )
         if begun:
             stores.samples.reopen_unfit(campaign.campaign_id)
+        self.is_noised = is_noised(campaign, stores.privacy)
+        self.counts = np.zeros((self._cell_count, BINS), dtype=np.int64)
+        released = stores.privacy.release(campaign.campaign_id, predictor.version)
+        if self.is_noised and released is None:
+            self._count_anew()
+
+    @property
+    def _cell_count(self) -> int:
+        return max(1, self.predictor.manifest.cell_count)
+
+    def _count_anew(self) -> None:
+        """Exact counts are never written down, so a restart before the release begins again."""
+        version, classes = self.predictor.version, len(self.predictor.manifest.label_schema)
+        with self._stores.database.transaction():
+            self._stores.samples.score_again(self.campaign.campaign_id)
+            self._stores.outbox.forget_pool(self.campaign.campaign_id)
+            self._stores.outbox.begin_version(
+                self.campaign.campaign_id, version, class_count=classes
+            )
 
     @property
     def is_masked(self) -> bool:
@@ -258,6 +278,9 @@ class PoolScorer:
         return fit
 
     def _seal_batch(self, now: float) -> None:
+        if self.is_noised:
+            self._count_batch()
+            return
         rows = self._rows
         campaign_id = self.campaign.campaign_id
         step = self._config.limits.candidate_batch_rows
@@ -275,6 +298,14 @@ class PoolScorer:
                 totals = totals.plus(columns.predicted_classes, top[part])
                 self._stores.outbox.append(sealed, row_count=len(ids), totals=totals)
                 self._stores.samples.record_scores(self._offered(ids, columns))
+        self._rows = ScoredRows()
+
+    def _count_batch(self) -> None:
+        """Counts rows that may not leave, and keeps their scores for this device's own choice."""
+        columns = joined_columns(self._rows.columns)
+        self._stores.samples.record_scores(self._offered(self._rows.candidate_ids, columns))
+        self._stores.bindings.forget_ranking(self.campaign.campaign_id)
+        self.counts += count_samples(columns.cell_ids, columns.margins, self._cell_count)
         self._rows = ScoredRows()
 
     def _batch(

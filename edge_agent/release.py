@@ -138,7 +138,8 @@ class Releaser:
         if verdict is not None:
             return verdict
         try:
-            sample = self._stores.samples.find(grant.campaign_id, grant.candidate_id)
+            candidate_id = self._candidate_of(grant)
+            sample = self._stores.samples.find(grant.campaign_id, candidate_id)
         except SealBroken:
             return refused("sample-damaged")
         campaign = self._campaign(grant.campaign_id)
@@ -149,6 +150,13 @@ class Releaser:
             again = view.reason in TRANSIENT and held.attempts + 1 < MASK_ATTEMPTS_MAX
             return Verdict(0, f"held-{view.reason}") if again else refused(f"held-{view.reason}")
         return self._deliver(self._item(held, sample, view, campaign, scorers))
+
+    def _candidate_of(self, grant: grant_pb2.Grant) -> bytes:
+        """A grant of a noised campaign names no sample; this device chooses its own best one."""
+        if self._stores.privacy.account(grant.campaign_id) is None:
+            return grant.candidate_id
+        chosen = self._stores.bindings.bind(grant.campaign_id, grant.grant_id)
+        return grant.candidate_id if chosen is None else chosen
 
     def _campaign(self, campaign_id: bytes) -> model_pb2.Campaign | None:
         known = self._stores.campaigns.all().values()

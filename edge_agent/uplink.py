@@ -13,6 +13,7 @@ from perimeter.v1 import candidate_pb2, grant_pb2, model_pb2
 from edge_agent.config import AgentConfig
 from edge_agent.coordinator_client import CoordinatorClient, PendingGrants
 from edge_agent.errors import PeerRefused
+from edge_agent.histograms import ReleaseTerms, release_of
 from edge_agent.installer import Announcement, Installer
 from edge_agent.pool import SECONDS_PER_DAY, PoolScorer
 from edge_agent.queue.grant_book import HeldGrant
@@ -113,6 +114,8 @@ class Uplink:
         totals = self._stores.outbox.totals(campaign_id)
         if number is None or totals is None:
             return False
+        if scorer.is_noised:
+            self._release(scorer, now)
         counter = number.to_bytes(8, "little")
         self.client.report_pool(
             candidate_pb2.ReportPoolRequest(
@@ -128,6 +131,27 @@ class Uplink:
         )
         self._stores.outbox.record_report(campaign_id, number, totals)
         return True
+
+    def _release(self, scorer: PoolScorer, now: float) -> None:
+        """Sends the one noised histogram of a version, the same bytes at every repeat.
+
+        Where the campaign's limit forbids it nothing is sent, and the coordinator goes on with the
+        histogram that it has. Totals of a noised pool stay at zero: they would be exact.
+        """
+        version = scorer.predictor.version
+        number = version.to_bytes(8, "little")
+        terms = ReleaseTerms(
+            campaign=scorer.campaign,
+            model_version=version,
+            label_schema_digest=scorer.predictor.manifest.label_schema.digest(),
+            day=int(now) // SECONDS_PER_DAY,
+            request_id=self._stores.sealer.keyed_id(
+                b"histogram", scorer.campaign.campaign_id, number
+            ),
+        )
+        message = release_of(self._stores.privacy, terms, scorer.counts)
+        if message is not None:
+            self.client.report_histogram(message)
 
     def pull_grants(self) -> bool:
         """Looks after the one open question for grants; True when some arrived."""

@@ -16,6 +16,7 @@ from model_bundle.label_schema import LabelSchema
 SLUG = re.compile(r"[a-z0-9-]{1,40}")
 KINDS = ("text", "image", "series", "record")
 VIEWS = ("masked", "raw")
+EGRESS_MODES = ("rows", "histogram")
 BUDGET_LABELS_MAX = 10_000_000
 GUIDELINE_LENGTH_MAX = 100_000
 
@@ -60,6 +61,10 @@ class Campaign:
         bundle_lifetime_days: After so many days a version is not installed any more.
         canary_ratio: Share of agents that get a new version first, 0 for all at once.
         canary_timeout_seconds: How long a canary waits for its agents' reports.
+        egress: rows, or histogram: no candidate rows leave a site, only noised counts by cell and
+            score; each device fills the grants it gets with its own best samples.
+        epsilon_release: Privacy loss of one histogram, 0.001 to 100.
+        epsilon_total: Privacy loss of all histograms of a device; then no more are sent.
         accuracy_drop_max: A candidate this much less accurate than the released one is rolled back.
     """
 
@@ -91,6 +96,9 @@ class Campaign:
     canary_ratio: float = 0.0
     canary_timeout_seconds: int = 86_400
     accuracy_drop_max: float = 0.1
+    egress: str = "rows"
+    epsilon_release: float = 0.5
+    epsilon_total: float = 3.0
 
     def __post_init__(self) -> None:
         _check_names(self)
@@ -140,6 +148,7 @@ def _check_names(campaign: Campaign) -> None:
         raise CampaignInvalid(f"kind {campaign.kind!r} is not one of {', '.join(KINDS)}")
     if campaign.view not in VIEWS:
         raise CampaignInvalid(f"view {campaign.view!r} is not one of {', '.join(VIEWS)}")
+    _check_egress(campaign)
     if not campaign.sites or len(set(campaign.sites)) != len(campaign.sites):
         raise CampaignInvalid("sites must name at least one site, each once")
     for site_id in campaign.sites:
@@ -154,6 +163,18 @@ def _check_names(campaign: Campaign) -> None:
         raise CampaignInvalid(f"a guideline names {strange[0]!r}, which is no class")
     if len(campaign.guideline) > GUIDELINE_LENGTH_MAX:
         raise CampaignInvalid(f"guideline is longer than {GUIDELINE_LENGTH_MAX} characters")
+
+
+def _check_egress(campaign: Campaign) -> None:
+    if campaign.egress not in EGRESS_MODES:
+        raise CampaignInvalid(f"egress {campaign.egress!r} is not one of {', '.join(EGRESS_MODES)}")
+    if campaign.egress == "histogram" and (
+        campaign.overlap_count > 1 or campaign.class_floor_labels
+    ):
+        raise CampaignInvalid(
+            "egress histogram names no samples and no classes: "
+            "set overlap_count = 1 and class_floor_labels = 0"
+        )
 
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -174,6 +195,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "canary_ratio": (0, 1),
     "canary_timeout_seconds": (1, 366 * 86_400),
     "accuracy_drop_max": (0, 1),
+    "epsilon_release": (0.001, 100),
+    "epsilon_total": (0.001, 1000),
 }
 
 

@@ -85,6 +85,13 @@ CREATE TABLE condition (name TEXT PRIMARY KEY, at REAL NOT NULL, text TEXT NOT N
 """
 
 
+_BINDING = """
+CREATE TABLE IF NOT EXISTS binding (
+    grant_id BLOB PRIMARY KEY, candidate_id BLOB NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+
 class Database:
     """The queue's file. Safe to share between threads; transactions run one after another.
 
@@ -126,6 +133,8 @@ class Database:
                 f"{self.path} has layout {version}, this program knows {SCHEMA_VERSION}; "
                 "use the version of the agent that wrote it"
             )
+        # Added later and by itself, so that queues from before go on without a new layout.
+        run(_BINDING)
         page_bytes = run("PRAGMA page_size").fetchone()[0]
         run(f"PRAGMA max_page_count={max(64, bytes_max // page_bytes)}")
 

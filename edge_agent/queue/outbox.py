@@ -98,6 +98,14 @@ class Outbox:
             )
         return True
 
+    def forget_pool(self, campaign_id: bytes) -> None:
+        """Forgets under which version the pool was scored, and batches that wait."""
+        with self._database.transaction():
+            self._database.write("DELETE FROM outbox WHERE campaign_id = ?", (campaign_id,))
+            self._database.write(
+                "UPDATE pool SET model_version = 0 WHERE campaign_id = ?", (campaign_id,)
+            )
+
     def next_sequence(self, campaign_id: bytes) -> tuple[int, bool]:
         """Returns the sequence of the next batch and whether it begins a new scoring."""
         ((sequence, replaces),) = self._database.read(

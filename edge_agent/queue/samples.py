@@ -232,6 +232,13 @@ class SampleStore:
             )
         )
 
+    def score_again(self, campaign_id: bytes) -> None:
+        """Lets every open sample be scored once more, since what was counted is forgotten."""
+        self._database.write(
+            "UPDATE sample SET scored_version = 0 WHERE campaign_id = ? AND state = 0",
+            (campaign_id,),
+        )
+
     def reopen_unfit(self, campaign_id: bytes) -> int:
         """Gives samples that did not fit an older model a new chance; returns how many."""
         return self._database.write(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from edge_agent.config import AgentConfig
 from edge_agent.errors import SealBroken, StorageError
+from edge_agent.privacy import PrivacyBook
+from edge_agent.queue.bindings import Bindings
 from edge_agent.queue.database import Database
 from edge_agent.queue.grant_book import GrantBook
 from edge_agent.queue.journal import CampaignBook, Conditions, Journal
@@ -30,6 +32,8 @@ class Stores:
         journal: Positions of sources and refusals.
         campaigns: Known campaigns.
         conditions: What is wrong right now.
+        privacy: Noised releases and what they cost.
+        bindings: Which sample a grant without one is for.
     """
 
     database: Database
@@ -40,6 +44,8 @@ class Stores:
     journal: Journal
     campaigns: CampaignBook
     conditions: Conditions
+    privacy: PrivacyBook
+    bindings: Bindings
 
     def offer_all_again(self) -> None:
         """Forgets what was offered, so that the whole pool is scored and sent once more.
@@ -84,13 +90,16 @@ def open_stores(config: AgentConfig, *, read_only: bool = False) -> Stores:
         read_only=read_only,
     )
     _check_key(database, sealer, config.key_path, may_write=not read_only)
+    samples = SampleStore(database, sealer)
     return Stores(
         database=database,
         sealer=sealer,
-        samples=SampleStore(database, sealer),
+        samples=samples,
         outbox=Outbox(database, sealer),
         grants=GrantBook(database),
         journal=Journal(database, sealer, refusal_rows_max=config.limits.refusal_rows_max),
         campaigns=CampaignBook(database),
         conditions=Conditions(database),
+        privacy=PrivacyBook(config.state_folder),
+        bindings=Bindings(database, samples),
     )

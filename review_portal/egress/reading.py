@@ -6,6 +6,9 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+from perimeter.v1 import candidate_pb2
+
 from review_portal.egress.archive import EgressArchive
 from review_portal.egress.decoding import fields_of
 from review_portal.egress.record import (
@@ -17,6 +20,7 @@ from review_portal.egress.record import (
 
 PAGE_ROWS = 50
 _PLACE_MAX = 2**63 - 1
+_HISTOGRAM = "perimeter.v1.CandidateService/ReportHistogram"
 TOTAL_ROWS = 200
 
 
@@ -162,6 +166,43 @@ def _shown(row: sqlite3.Row) -> ShownRecord:
     record = parse_line(row["line"])
     assert record is not None, "only records are kept"
     return ShownRecord(row["record_id"], row["source"], record, tuple(fields_of(record)))
+
+
+@dataclass(frozen=True)
+class SpentEpsilon:
+    """Privacy loss of the histograms of one campaign that left one machine.
+
+    Attributes:
+        source: Whose ledger.
+        release_count: Different histograms; a repeat is the same one.
+        epsilon: Sum of their privacy losses.
+    """
+
+    source: str
+    release_count: int
+    epsilon: float
+
+
+def spent_epsilon(archive: EgressArchive, campaign_id: bytes) -> tuple[SpentEpsilon, ...]:
+    """Returns what a campaign in histogram mode has cost, counted from the messages themselves."""
+    releases: dict[str, dict[bytes, int]] = {}
+    with archive.reading() as connection:
+        rows = connection.execute(
+            "SELECT source, line FROM record WHERE method = ? ORDER BY record_id", (_HISTOGRAM,)
+        )
+        for source, line in rows:
+            record = parse_line(line)
+            try:
+                raw = b"" if record is None else record.raw_payload()
+                told = candidate_pb2.ReportHistogramRequest.FromString(raw)
+            except (DecodeError, ValueError):
+                continue
+            if told.campaign_id == campaign_id:
+                releases.setdefault(source, {})[told.noised_counts] = told.epsilon_milli
+    return tuple(
+        SpentEpsilon(source, len(found), sum(found.values()) / 1000)
+        for source, found in sorted(releases.items())
+    )
 
 
 def alarms(archive: EgressArchive, *, count: int = 100) -> tuple[Alarm, ...]:

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request
 from sqlalchemy import Connection
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from review_portal.core.model import Campaign
+from review_portal.egress.reading import spent_epsilon
 from review_portal.portal import Portal
 from review_portal.routes.choosing import chosen_campaign
 from review_portal.routes.guard import Overseer, PortalOf, SiteLead, raise_if_refused
@@ -32,6 +34,9 @@ async def site_page(
     if chosen is not None:
         wanted = chosen
         context |= await portal.store.database.read_soon(lambda c: _facts(c, portal, wanted))
+        context["epsilons"] = await run_in_threadpool(
+            spent_epsilon, portal.egress, wanted.campaign_id
+        )
     return page(request, "site.html", context)
 
 

@@ -103,3 +103,27 @@ class ReportSiteRequest(_message.Message):
 class ReportSiteResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ReportHistogramRequest(_message.Message):
+    __slots__ = ("request_id", "campaign_id", "model_version", "label_schema_digest", "day", "cell_count", "epsilon_milli", "noised_counts")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CAMPAIGN_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SCHEMA_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DAY_FIELD_NUMBER: _ClassVar[int]
+    CELL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_MILLI_FIELD_NUMBER: _ClassVar[int]
+    NOISED_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    request_id: bytes
+    campaign_id: bytes
+    model_version: int
+    label_schema_digest: bytes
+    day: int
+    cell_count: int
+    epsilon_milli: int
+    noised_counts: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., campaign_id: _Optional[bytes] = ..., model_version: _Optional[int] = ..., label_schema_digest: _Optional[bytes] = ..., day: _Optional[int] = ..., cell_count: _Optional[int] = ..., epsilon_milli: _Optional[int] = ..., noised_counts: _Optional[bytes] = ...) -> None: ...
+
+class ReportHistogramResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

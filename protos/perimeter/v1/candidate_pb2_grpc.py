@@ -40,6 +40,11 @@ class CandidateServiceStub(object):
                 request_serializer=perimeter_dot_v1_dot_candidate__pb2.CandidateBatch.SerializeToString,
                 response_deserializer=perimeter_dot_v1_dot_candidate__pb2.CandidateBatchAck.FromString,
                 _registered_method=True)
+        self.ReportHistogram = channel.unary_unary(
+                '/perimeter.v1.CandidateService/ReportHistogram',
+                request_serializer=perimeter_dot_v1_dot_candidate__pb2.ReportHistogramRequest.SerializeToString,
+                response_deserializer=perimeter_dot_v1_dot_candidate__pb2.ReportHistogramResponse.FromString,
+                _registered_method=True)
         self.ReportPool = channel.unary_unary(
                 '/perimeter.v1.CandidateService/ReportPool',
                 request_serializer=perimeter_dot_v1_dot_candidate__pb2.ReportPoolRequest.SerializeToString,
@@ -58,6 +63,14 @@ class CandidateServiceServicer(object):
 
     def StreamCandidateBatches(self, request_iterator, context):
         """One acknowledgement per durable batch, in order. A batch is taken whole or refused whole.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportHistogram(self, request, context):
+        """Noised counts in place of rows, for campaigns in histogram mode. Once for each model version; a
+        repeat is the same bytes and changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +97,11 @@ def add_CandidateServiceServicer_to_server(servicer, server):
                     servicer.StreamCandidateBatches,
                     request_deserializer=perimeter_dot_v1_dot_candidate__pb2.CandidateBatch.FromString,
                     response_serializer=perimeter_dot_v1_dot_candidate__pb2.CandidateBatchAck.SerializeToString,
+            ),
+            'ReportHistogram': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportHistogram,
+                    request_deserializer=perimeter_dot_v1_dot_candidate__pb2.ReportHistogramRequest.FromString,
+                    response_serializer=perimeter_dot_v1_dot_candidate__pb2.ReportHistogramResponse.SerializeToString,
             ),
             'ReportPool': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportPool,
@@ -124,6 +142,33 @@ class CandidateService(object):
             '/perimeter.v1.CandidateService/StreamCandidateBatches',
             perimeter_dot_v1_dot_candidate__pb2.CandidateBatch.SerializeToString,
             perimeter_dot_v1_dot_candidate__pb2.CandidateBatchAck.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportHistogram(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perimeter.v1.CandidateService/ReportHistogram',
+            perimeter_dot_v1_dot_candidate__pb2.ReportHistogramRequest.SerializeToString,
+            perimeter_dot_v1_dot_candidate__pb2.ReportHistogramResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,6 +14,11 @@ class CampaignState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAMPAIGN_STATE_PAUSED: _ClassVar[CampaignState]
     CAMPAIGN_STATE_COMPLETED: _ClassVar[CampaignState]
 
+class EgressMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EGRESS_MODE_UNSPECIFIED: _ClassVar[EgressMode]
+    EGRESS_MODE_HISTOGRAM: _ClassVar[EgressMode]
+
 class InstallState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     INSTALL_STATE_UNSPECIFIED: _ClassVar[InstallState]
@@ -35,6 +40,8 @@ CAMPAIGN_STATE_UNSPECIFIED: CampaignState
 CAMPAIGN_STATE_ACTIVE: CampaignState
 CAMPAIGN_STATE_PAUSED: CampaignState
 CAMPAIGN_STATE_COMPLETED: CampaignState
+EGRESS_MODE_UNSPECIFIED: EgressMode
+EGRESS_MODE_HISTOGRAM: EgressMode
 INSTALL_STATE_UNSPECIFIED: InstallState
 INSTALL_STATE_INSTALLED: InstallState
 INSTALL_STATE_REFUSED: InstallState
@@ -49,7 +56,7 @@ INSTALL_REASON_WARM_UP: InstallReason
 INSTALL_REASON_TOO_LARGE: InstallReason
 
 class Campaign(_message.Message):
-    __slots__ = ("campaign_id", "name", "state", "label_schema_json", "kind", "view", "candidate_key_salt", "overlap_count", "guideline")
+    __slots__ = ("campaign_id", "name", "state", "label_schema_json", "kind", "view", "candidate_key_salt", "overlap_count", "guideline", "egress", "epsilon_release_milli", "epsilon_total_milli")
     CAMPAIGN_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +66,9 @@ class Campaign(_message.Message):
     CANDIDATE_KEY_SALT_FIELD_NUMBER: _ClassVar[int]
     OVERLAP_COUNT_FIELD_NUMBER: _ClassVar[int]
     GUIDELINE_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_RELEASE_MILLI_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_TOTAL_MILLI_FIELD_NUMBER: _ClassVar[int]
     campaign_id: bytes
     name: str
     state: CampaignState
@@ -68,7 +78,10 @@ class Campaign(_message.Message):
     candidate_key_salt: bytes
     overlap_count: int
     guideline: str
-    def __init__(self, campaign_id: _Optional[bytes] = ..., name: _Optional[str] = ..., state: _Optional[_Union[CampaignState, str]] = ..., label_schema_json: _Optional[bytes] = ..., kind: _Optional[str] = ..., view: _Optional[str] = ..., candidate_key_salt: _Optional[bytes] = ..., overlap_count: _Optional[int] = ..., guideline: _Optional[str] = ...) -> None: ...
+    egress: EgressMode
+    epsilon_release_milli: int
+    epsilon_total_milli: int
+    def __init__(self, campaign_id: _Optional[bytes] = ..., name: _Optional[str] = ..., state: _Optional[_Union[CampaignState, str]] = ..., label_schema_json: _Optional[bytes] = ..., kind: _Optional[str] = ..., view: _Optional[str] = ..., candidate_key_salt: _Optional[bytes] = ..., overlap_count: _Optional[int] = ..., guideline: _Optional[str] = ..., egress: _Optional[_Union[EgressMode, str]] = ..., epsilon_release_milli: _Optional[int] = ..., epsilon_total_milli: _Optional[int] = ...) -> None: ...
 
 class ListCampaignsRequest(_message.Message):
     __slots__ = ()

@@ -11,14 +11,22 @@ from dataclasses import asdict, replace
 import grpc
 import pytest
 from perimeter.v1 import candidate_pb2, grant_pb2, item_pb2, item_pb2_grpc, model_pb2
-from portal_bench import Clock
+from portal_bench import CAMPAIGN_ID, Clock
 
 from review_portal.__main__ import main
 from review_portal.config import PortalConfig
 from review_portal.core.model import Role
 from review_portal.egress import decoding, guard, record, rules
 from review_portal.egress.archive import EgressArchive
-from review_portal.egress.reading import Choice, alarms, check, lines, newest, totals
+from review_portal.egress.reading import (
+    Choice,
+    alarms,
+    check,
+    lines,
+    newest,
+    spent_epsilon,
+    totals,
+)
 from review_portal.egress.record import EgressRecord, Outgoing, following, parse_line
 from review_portal.egress.rules import encode_checked
 from review_portal.errors import EgressRefused, EgressUnwritable
@@ -315,3 +323,26 @@ def test_the_command_shows_verifies_and_exports(archive, tmp_path, capsys):
     assert "FORK at 1" in capsys.readouterr().out
     assert main(["egress", "show", "--device", "agent/b", *folder]) == 1
     assert "known: agent/a" in capsys.readouterr().err
+
+
+def histogram(release: int, campaign_id: bytes) -> bytes:
+    return candidate_pb2.ReportHistogramRequest(
+        request_id=bytes([release]) * 16, campaign_id=campaign_id, model_version=release,
+        cell_count=1, epsilon_milli=500, noised_counts=bytes([release]) * 64,
+    ).SerializeToString()  # fmt: skip
+
+
+def test_the_site_lead_sees_what_histograms_have_cost_and_a_repeat_costs_nothing(server):
+    method = "perimeter.v1.CandidateService/ReportHistogram"
+    made: list[EgressRecord] = []
+    for release in (1, 1, 2):
+        sent = Outgoing(DAY, "coordinator", method, histogram(release, CAMPAIGN_ID))
+        made.append(following(made[-1] if made else None, sent))
+    other = Outgoing(DAY, "coordinator", method, histogram(3, b"o" * 16))
+    made.append(following(made[-1], other))
+    server.portal.egress.take("agent/cam-1", as_lines(made), 7.0)
+    (spent,) = spent_epsilon(server.portal.egress, CAMPAIGN_ID)
+    assert (spent.source, spent.release_count, spent.epsilon) == ("agent/cam-1", 2, 1.0)
+    server.add("lead", Role.SITE_LEAD)
+    page = server.login("lead").get("/site").text
+    assert "agent/cam-1 sent noised counts 2 times: epsilon 1 spent." in page
