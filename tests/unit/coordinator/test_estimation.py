@@ -158,6 +158,13 @@ def test_honest_sites_keep_their_weight():
     assert np.mean(np.array(kept) >= 0.7) > 0.95
 
 
+def test_a_model_that_is_right_everywhere_costs_no_site_its_weight():
+    sites = np.repeat(np.arange(4), 20)
+    always = np.ones(80, dtype=np.int64)
+    labels = ExploreLabels(sites, 0 * sites, np.full(80, 0.6), np.ones(80), always)
+    assert site_trust(labels, sites=4).tolist() == [1.0, 1.0, 1.0, 1.0]
+
+
 def test_stopping_is_advised_on_price_stability_and_plateau_only():
     rising = [CycleRecord(0.5 + 0.05 * i, 0.45 + 0.05 * i, 0.55 + 0.05 * i, 100) for i in range(4)]
     assert not advise(rising, StopRule(), floors_met=True).stop
