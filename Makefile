@@ -6,7 +6,7 @@ WORK   ?= .demo
 TORCH  ?= default
 DATA   ?=
 HUMAN  ?=
-SCENARIO ?= simulations/scenarios/rare_class_at_one_site.toml
+SCENARIO ?= simulations/scenarios/first_look.toml
 OUT    ?= simulation-results
 
 TORCH_INDEX_default =
