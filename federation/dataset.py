@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ from model_bundle.features import FeatureSpec, extract
 
 SPLITS = ("train", "test")
 IMAGE_PIXELS_MAX = 64_000_000
+UNKNOWN_CLASS = -1
+"""Class index of a sample that nobody has labelled."""
 CALIBRATION_PARTS = 2
 """Every second test example (by a hash of its id) fits the temperature, the others measure it."""
 
@@ -56,7 +58,7 @@ class Examples:
 
     Attributes:
         inputs: Named arrays of `model_bundle.features.extract`, n rows each.
-        classes: int64[n], class indices.
+        classes: int64[n], class indices; `UNKNOWN_CLASS` throughout in unlabelled examples.
         calibration: bool[n], true where an example fits the temperature (test split only).
     """
 
@@ -68,12 +70,49 @@ class Examples:
         return len(self.classes)
 
 
+def no_examples() -> Examples:
+    """Returns a split without examples.
+
+    >>> len(no_examples())
+    0
+    """
+    return Examples({}, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
+
+
+def unlabelled_examples(inputs: Mapping[str, NDArray[Any]], count: int) -> Examples:
+    """Wraps model inputs that nobody has labelled.
+
+    Args:
+        inputs: Named arrays of `model_bundle.features.extract`, `count` rows each.
+        count: Rows.
+
+    >>> unlabelled_examples({"values": np.zeros((2, 3), np.float32)}, 2).classes.tolist()
+    [-1, -1]
+    """
+    classes = np.full(count, UNKNOWN_CLASS, dtype=np.int64)
+    return Examples(inputs, classes, np.zeros(count, dtype=np.bool_))
+
+
 @dataclass(frozen=True, eq=False)
 class SiteData:
-    """What one site knows for one campaign: examples to learn from and examples to be judged by."""
+    """What one site knows for one campaign.
+
+    Attributes:
+        train: Labelled examples to learn from.
+        test: Labelled examples to be judged by.
+        unlabelled: Samples without a label, which may help learning; none in most deployments.
+
+    Raises:
+        DatasetInvalid: A sample among the unlabelled ones carries a class.
+    """
 
     train: Examples
     test: Examples
+    unlabelled: Examples = field(default_factory=no_examples)
+
+    def __post_init__(self) -> None:
+        if (self.unlabelled.classes != UNKNOWN_CLASS).any():
+            raise DatasetInvalid("an unlabelled example carries a class; it belongs to a split")
 
 
 def decode(kind: str, content: bytes) -> Any:

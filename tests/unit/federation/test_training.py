@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from federation.dataset import Examples, SiteData, from_samples
+from federation.dataset import Examples, SiteData, from_samples, unlabelled_examples
+from federation.errors import DatasetInvalid
 from federation.local_settings import LocalSettings
 from federation.networks import NetworkSpec, initial_arrays
 from federation.reply_rules import update_norm
@@ -125,3 +126,12 @@ def test_cuda_learns_in_bf16_as_well_as_the_cpu() -> None:
     assert all(array.dtype == np.float32 for array in update.arrays.values())
     report = site.assess(update.arrays, code_book=None, count_min=3)
     assert accuracy(report.table) > 0.85
+
+
+def test_a_sample_with_a_class_is_no_unlabelled_one() -> None:
+    known, free = moons(4, 0), moons(6, 1)
+    data = SiteData(known, known, unlabelled_examples(free.inputs, len(free)))
+    assert len(data.unlabelled) == 6
+    assert len(SiteData(known, known).unlabelled) == 0
+    with pytest.raises(DatasetInvalid, match="carries a class"):
+        SiteData(known, known, free)
