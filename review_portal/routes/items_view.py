@@ -44,12 +44,9 @@ def item_body(portal: Portal, campaign: Campaign, queued: QueuedItem, expert_id:
     suggestion = None
     if queued.suggestion_index is not None and queued.confidence is not None:
         suggestion = _suggestion(portal, campaign, queued)
-    proof = lease_proof(
-        portal.secret, expert_id=expert_id, item_id=queued.item_id, lease_id=queued.lease_id
-    )
     return ItemBody(
         item_id=queued.item_id.hex(),
-        lease_id=proof,
+        lease_id=proof_of(portal, expert_id, queued.item_id, queued.lease_id),
         lease_until=queued.lease_until,
         kind=queued.kind,
         **content_fields(Kind(queued.kind), content, queued.item_id),
@@ -66,6 +63,11 @@ def item_body(portal: Portal, campaign: Campaign, queued: QueuedItem, expert_id:
         candidate_id=queued.candidate_id.hex(),
         content_sha256=queued.content_sha256.hex(),
     )
+
+
+def proof_of(portal: Portal, expert_id: int, item_id: bytes, lease_id: str) -> str:
+    """Returns a lease id that proves, even after the lease, that an expert was given an item."""
+    return lease_proof(portal.secret, expert_id=expert_id, item_id=item_id, lease_id=lease_id)
 
 
 def _evidence(

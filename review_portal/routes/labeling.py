@@ -63,9 +63,10 @@ async def campaigns(portal: PortalOf, _: VisitorOf) -> list[CampaignBody]:
     return await portal.store.database.read_soon(work)
 
 
-def _may_take(
+def may_take(
     connection: Connection, campaign: Campaign, person: Person, now: float
 ) -> Refusal | None:
+    """Returns why a person gets no new items of a campaign now, or None."""
     if campaign.state != "ACTIVE":
         return CAMPAIGN_PAUSED
     skill = settings_of(connection, campaign.campaign_id).skill
@@ -97,7 +98,7 @@ async def fetch_queue(
         found = find_campaign_named(connection, campaign)
         if found is None:
             return CAMPAIGN_UNKNOWN
-        refused = _may_take(connection, found, person, now)
+        refused = may_take(connection, found, person, now)
         if refused is not None:
             return refused
         request = queue.LeaseRequest(
@@ -143,12 +144,9 @@ def desk_of(portal: Portal, visitor: Visitor, decision: Decision | None) -> deci
     """Returns where a decision is made, with the check of its lease proof."""
     held_before = False
     if decision is not None and decision.lease_id and "." in decision.lease_id:
-        proof = queue.lease_proof(
-            portal.secret,
-            expert_id=visitor.person.person_id,
-            item_id=decision.item_id,
-            lease_id=decision.lease_id.partition(".")[0],
-        )
+        lease_id = decision.lease_id.partition(".")[0]
+        person_id = visitor.person.person_id
+        proof = items_view.proof_of(portal, person_id, decision.item_id, lease_id)
         held_before = proof == decision.lease_id
     return decisions.Desk(
         expert_id=visitor.person.person_id,

@@ -101,12 +101,23 @@ class AdjudicationForm(BaseModel):
 
 
 class BulkForm(BaseModel):
-    """One answer for a group of items, their ids separated by commas."""
+    """One answer for a group of items; their ids, and the proof of each lease, split by commas."""
 
     item_ids: str = Field(pattern=r"^[0-9a-f]{32}(,[0-9a-f]{32}){0,49}$")
+    lease_ids: str = Field(
+        pattern=r"^[0-9a-f]{32}\.[0-9a-f]{32}(,[0-9a-f]{32}\.[0-9a-f]{32}){0,49}$"
+    )
     class_index: int = Field(ge=0)
     token: BatchToken
     campaign: CampaignName
+
+
+class BulkQuery(BaseModel):
+    """Which campaign's look-alikes, and what the last approval did."""
+
+    campaign: str = Field("", max_length=80)
+    done: str = Field("", pattern=r"^[0-9a-zA-Z]{0,64}$")
+    missed: int = Field(0, ge=0)
 
 
 class BulkUndoForm(BaseModel):
