@@ -1,0 +1,1 @@
+"""The published protocol: every strategy on every data set, in two leagues."""

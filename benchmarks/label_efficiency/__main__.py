@@ -1,0 +1,65 @@
+"""Runs the label-efficiency protocol and writes its tables.
+
+    python -m benchmarks.label_efficiency --out DIR [--sets … --seeds N --processes N]
+
+Finished runs in DIR are not played again, so a run that was stopped goes on where it was. DIR gets
+`runs.jsonl` (every curve), `results.json` (every figure) and `table.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.label_efficiency import protocol
+from benchmarks.label_efficiency.runs import Job, play_all
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.label_efficiency", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--sets", nargs="*", default=[], help="data sets; all without")
+    parser.add_argument("--strategies", nargs="*", default=[], help="entrants; all without")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--ablation-seeds", type=int, default=3, help="for parts switched off")
+    parser.add_argument("--processes", type=int, default=0, help="0 for one per core")
+    parser.add_argument("--seconds", type=float, default=0, help="begin no run after these")
+    parser.add_argument("--tables-only", action="store_true", help="play nothing")
+    options = parser.parse_args(arguments)
+    if not options.tables_only:
+        play_all(
+            jobs_of(options),
+            options.out,
+            lambda line: print(line, flush=True),
+            processes=options.processes,
+            seconds=options.seconds,
+        )
+    from benchmarks.label_efficiency.tables import write_tables
+
+    print(write_tables(options.out))
+    return 0
+
+
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """All runs that the options ask for, seed by seed, so that a time-out leaves whole seeds."""
+    unknown = set(options.sets) - {subject.name for subject in protocol.SUBJECTS}
+    if unknown:
+        raise SystemExit(f"unknown data sets: {', '.join(sorted(unknown))}")
+    few = set(protocol.ablations())
+    wanted = set(options.strategies)
+    jobs = []
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        for entrant in protocol.entrants():
+            if wanted and entrant.name not in wanted:
+                continue
+            if entrant.name in few and seed >= options.ablation_seeds:
+                continue
+            cells = protocol.cells(tuple(options.sets))
+            jobs += [Job(cell, entrant, seed, options.data) for cell in cells]
+    return jobs
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

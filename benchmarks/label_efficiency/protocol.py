@@ -1,0 +1,187 @@
+"""What is measured: data sets, partitions, budgets, and who competes in which league.
+
+The protocol is a scaled-down form of what the literature on federated active learning reports:
+frozen features that no label shaped, one hidden layer, federated averaging with server momentum,
+a random start that all strategies share, six cycles, and the same partition, start and initial
+model for all strategies of a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from simulations.config import (
+    BudgetConfig,
+    DataConfig,
+    FederationConfig,
+    RunConfig,
+    SimulationConfig,
+    TrainingConfig,
+)
+from simulations.strategies import strategy_names
+
+ALPHAS = (0.1, 0.5, 100.0)
+RHOS = (1.0, 20.0)
+CYCLES = 6
+OURS = "perimeter"
+OURS_BY_SITE = "perimeter-site"
+"""The default policy inside equal site quotas: only its score and its balance compete."""
+WHOLE_SYSTEM = "perimeter-system"
+"""The default policy with the trainer's learning from unlabelled samples."""
+UNLABELLED: Mapping[str, Any] = {}
+"""Trainer settings of the whole system."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A data set in the protocol.
+
+    Attributes:
+        name: of the set.
+        file: in the data folder, or `builtin:…`.
+        kind: of its samples.
+        width: columns of the frozen features.
+        labels: of the start and of each cycle.
+        natural: whether its own sites are the partition.
+        rhos: long-tail ratios that its class counts allow.
+    """
+
+    name: str
+    file: str
+    kind: str
+    width: int
+    labels: int
+    natural: bool = False
+    rhos: tuple[float, ...] = RHOS
+
+
+SUBJECTS = (
+    Subject("banking77", "banking77.parquet", "text", 200, 300),
+    Subject("medquad", "medquad_qtype.parquet", "text", 200, 200, natural=True),
+    Subject("fashion_mnist", "fashion_mnist.npz", "image", 64, 100),
+    Subject("phone_watch_har", "phone_watch_har.npz", "series", 64, 100, natural=True),
+    # One spam message in eight: the pool has a tail of its own.
+    Subject("sms_spam", "sms_spam.parquet", "text", 200, 50, rhos=(1.0,)),
+    Subject("digits", "builtin:digits", "image", 64, 50, rhos=(1.0, 20.0)),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the table: a data set and a way of dealing it out.
+
+    Attributes:
+        subject: the data set.
+        alpha: Dirichlet concentration, 0 for the data's own sites.
+        rho: long-tail ratio of the pool.
+    """
+
+    subject: Subject
+    alpha: float
+    rho: float
+
+    @property
+    def name(self) -> str:
+        """Its name in tables and files.
+
+        >>> Cell(SUBJECTS[2], 0.1, 20.0).name
+        'fashion_mnist alpha 0.1 rho 20'
+        """
+        sites = f"alpha {self.alpha:g}" if self.alpha else "own sites"
+        return f"{self.subject.name} {sites} rho {self.rho:g}"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A strategy with the training that it comes with.
+
+    Attributes:
+        name: in tables.
+        strategy: of `perimeter-simulate strategies`, or the default policy by site.
+        training: settings of the trainer that differ from the protocol's.
+    """
+
+    name: str
+    strategy: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def cells(sets: tuple[str, ...] = ()) -> list[Cell]:
+    """All cells of the named data sets, of all without a name."""
+    return [
+        Cell(subject, alpha, rho)
+        for subject in SUBJECTS
+        if not sets or subject.name in sets
+        for alpha in ((0.0,) if subject.natural else ALPHAS)
+        for rho in subject.rhos
+    ]
+
+
+def league_a() -> list[str]:
+    """Strategies with an equal quota for every site: the score alone competes.
+
+    >>> "margin-site" in league_a(), "margin-global" in league_a()
+    (True, False)
+    """
+    return [OURS_BY_SITE, *(n for n in _rivals() if _is_by_site(n))]
+
+
+def league_b() -> list[str]:
+    """Strategies with one budget for all sites, and those whose own rule is a quota for each.
+
+    >>> "margin-global" in league_b(), "logo" in league_b(), "margin-site" in league_b()
+    (True, True, False)
+    """
+    native = {"logo", "kafal", "ifal", "fairfal", "probcover"}
+    return [OURS, *(n for n in _rivals() if not _is_by_site(n) or n in native)]
+
+
+def ablations() -> list[str]:
+    """The default policy with one part switched off."""
+    return [name for name in strategy_names() if name.startswith(f"{OURS}-no-")]
+
+
+def entrants() -> list[Entrant]:
+    """Everybody, the most telling first."""
+    telling = ["random", OURS, OURS_BY_SITE, "margin-global"]
+    names = list(dict.fromkeys([*telling, *league_b(), *league_a(), *ablations()]))
+    everybody = [Entrant(name, name) for name in names]
+    if UNLABELLED:
+        everybody.insert(2, Entrant(WHOLE_SYSTEM, OURS, UNLABELLED))
+        everybody.insert(3, Entrant("random-system", "random", UNLABELLED))
+    return everybody
+
+
+def configuration(cell: Cell, data: Path, training: Mapping[str, Any]) -> SimulationConfig:
+    """The simulator's configuration of a cell."""
+    subject = cell.subject
+    builtin = subject.file.startswith("builtin:")
+    return SimulationConfig(
+        data=DataConfig(
+            path=subject.file if builtin else str(data / subject.file),
+            kind=subject.kind,
+            width=subject.width,
+        ),
+        federation=FederationConfig(
+            partition="column" if subject.natural else "dirichlet",
+            alpha=cell.alpha or 1.0,
+            rho=cell.rho,
+        ),
+        budget=BudgetConfig(initial=subject.labels, per_cycle=subject.labels, cycles=CYCLES),
+        training=replace(TrainingConfig(), **training),
+        simulation=RunConfig(processes=1),
+    )
+
+
+def _rivals() -> list[str]:
+    twin = "margin-equal"  # the same rule as margin-site
+    return [n for n in strategy_names() if not n.startswith(OURS) and n != twin]
+
+
+def _is_by_site(name: str) -> bool:
+    if name == "random" or name.endswith("-global"):
+        return False
+    return not name.startswith("margin-") or name == "margin-site"
