@@ -36,7 +36,7 @@ def refused(request: Request, error: Exception) -> Response:
         return json_refused(request, error)
     if error.status_code == 401 and request.method == "GET":
         return RedirectResponse("/login", 303)
-    context = {"message": error.refusal.message}
+    context = {"message": error.refusal.message, "reason": error.refusal.reason}
     return pages.page(request, "problem.html", context, status_code=error.status_code)
 
 

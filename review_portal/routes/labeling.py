@@ -84,8 +84,12 @@ async def fetch_queue(
     visitor: Labeler,
     campaign: str,
     count: Annotated[int, Query(ge=1, le=queue.LEASE_COUNT_MAX)] = 20,
+    renew: bool = False,
 ) -> QueueBody:
     """Leases items until the caller holds `count` of them; those held already come first.
+
+    With `renew` those held get new lease ids: a page that opens asks for it, so that the page
+    before it, which gives its leases back while it closes, gives none of these back.
 
     The view of each item is in the audit log before the item is in the answer.
     """
@@ -108,6 +112,7 @@ async def fetch_queue(
             now,
             now + portal.config.lease_seconds,
             person.languages,
+            renew,
         )
         leased = queue.lease(connection, request)
         waiting = counters.counts(connection, found.campaign_id).get("items.OPEN", 0)

@@ -92,11 +92,11 @@ async def log_in(
 
 @router.post("/logout")
 async def log_out(portal: PortalOf, visitor: VisitorOf) -> Response:
-    """Ends the session and clears what the browser kept."""
+    """Ends the session and clears what the browser kept, but for decisions that still wait."""
     await asyncio.to_thread(portal.access.log_out, visitor)
     response = RedirectResponse("/login", 303)
     response.delete_cookie(cookie_name(portal), path="/", secure=portal.uses_tls, httponly=True)
-    response.headers["clear-site-data"] = '"cache", "storage"'
+    response.headers["clear-site-data"] = '"cache"'
     return response
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request
@@ -18,6 +19,12 @@ from review_portal.store import audit, people
 
 router = APIRouter()
 TOKEN_DAYS = 90
+KEYS = {
+    "accept": ("Enter", " "), "cannot_tell": ("0", "x"), "undo": ("u", "Backspace"), "skip": ("s",),
+    "note": ("n",), "flag": ("f",), "guideline": ("g",), "evidence": ("e",), "search": ("/",),
+    "help": ("?",),
+}  # fmt: skip
+"""Keys of somebody who changed none; the same as in `static/label.js`."""
 
 
 @router.get("/people", include_in_schema=False)
@@ -95,6 +102,7 @@ async def _account(request: Request, portal: PortalOf, visitor: VisitorOf, made:
         "made": made,
         "locales": portal.catalogues.locales(),
         "preferences": dict(visitor.person.preferences),
+        "keys": _key_texts(visitor.person.preferences.get("keys", {})),
         "now": portal.clock(),
     }
     return page(request, "account.html", context)
@@ -113,20 +121,29 @@ async def change_account(
     keys = {
         name.removeprefix("key_"): [part for part in str(value).split(" ") if part][:3]
         for name, value in form.items()
-        if name.startswith("key_")
+        if name.removeprefix("key_") in KEYS
     }
     preferences = {
         "theme": theme,
         "single_keys": form.get("single_keys") == "on",
         "suggestions": form.get("suggestions") == "on",
         "evidence": form.get("evidence") == "on",
-        "keys": {name: [_key(k) for k in bound] for name, bound in keys.items() if bound},
+        "keys": {name: [_key(k) for k in bound] for name, bound in keys.items()},
     }
     known = locale if locale in portal.catalogues.locales() else ""
     changes = {"preferences": preferences, "locale": known}
     person_id = visitor.person.person_id
     await portal.store.database.write_soon(lambda c: people.change_person(c, person_id, changes))
     return RedirectResponse("/account", 303)
+
+
+def _key_texts(own: Mapping[str, list[str]]) -> dict[str, str]:
+    bound = {name: own.get(name, default) for name, default in KEYS.items()}
+    return {name: " ".join(_key_name(key) for key in found) for name, found in bound.items()}
+
+
+def _key_name(key: str) -> str:
+    return "Space" if key == " " else key
 
 
 def _key(name: str) -> str:

@@ -1,7 +1,7 @@
 // The labeling loop: a ring of leased items, one key per decision, nothing waits for the server.
 
 import { Outbox } from "./outbox.js";
-import { element, selectedSpan, show, showText } from "./show.js";
+import { element, maskCount, moveSelection, selectedSpan, show, showText } from "./show.js";
 
 const RING = 20;
 const REFILL_AT = 10;
@@ -9,6 +9,7 @@ const UNDO_MAX = 20;
 const RETRY_MILLISECONDS = 4000;
 const HEARTBEAT_MILLISECONDS = 60000;
 const IDLE_SECONDS = 60;
+const LISTED_MAX = 12;
 const DEFAULT_KEYS = {
   accept: ["Enter", " "], cannot_tell: ["0", "x"], undo: ["u", "Backspace"], skip: ["s"], note: ["n"],
   flag: ["f"], guideline: ["g"], evidence: ["e"], search: ["/"], help: ["?"],
@@ -37,6 +38,7 @@ let doneNow = 0;
 let online = true;
 let loggedOut = false;
 let fetching = false;
+let renewed = false;
 let sending = false;
 let shownAt = 0;
 let activeSeconds = 0;
@@ -62,6 +64,9 @@ async function call(path, body) {
   const answer = response.headers.get("content-type")?.includes("json") ? await response.json() : {};
   return { ok: response.ok, status: response.status, answer };
 }
+
+// Why something was refused, in the reader's language where the reason is a known one.
+const refusal = (answer) => texts[`label.no.${answer.reason}`] ?? answer.message ?? "";
 
 function toast(text) {
   at("toast").textContent = text;
@@ -100,9 +105,11 @@ async function refill() {
   const count = Math.min(50, RING + (outbox.size ? Math.min(outbox.size, 30) : 0));
   const before = new Set(decidedLeases);
   try {
-    const { ok, answer } = await call(`/api/queue?campaign=${encodeURIComponent(boot.campaign)}&count=${count}`);
+    // The first time, leases get new ids: what the page before still says about the old ones is void.
+    const { ok, answer } = await call(`/api/queue?campaign=${encodeURIComponent(boot.campaign)}&count=${count}&renew=${!renewed}`);
     online = true;
     if (ok) {
+      renewed = true;
       waiting = answer.waiting_count;
       const known = new Set([...ring, ...(current ? [current] : [])].map((item) => item.item_id));
       for (const entry of outbox.memory) known.add(entry.body.item_id);
@@ -110,7 +117,7 @@ async function refill() {
       for (const item of answer.items)
         if (!known.has(item.item_id) && !decidedLeases.has(item.lease_id)) ring.push(prepared(item));
     } else if (!current) {
-      toast(answer.message || "");
+      toast(refusal(answer));
     }
   } catch {
     online = false;
@@ -137,18 +144,24 @@ async function flush() {
   showSync();
 }
 
+// Answers after which a repeat would change nothing.
+const FINAL = new Set([400, 404, 409, 413, 422]);
+
 async function sendFront(front) {
   if (front[0].path !== "/api/annotations") {
     const { ok, status, answer } = await call(front[0].path, front[0].body);
-    if (!ok && (status >= 500 || status === 401 || status === 403 || status === 429)) return renewCsrf(status);
-    if (!ok) toast(texts["label.undo_refused"] + (answer.message ? ` ${answer.message}` : ""));
+    if (!ok && !FINAL.has(status)) return renewCsrf(status);
+    if (!ok && front[0].path === "/api/undo") toast(`${texts["label.undo_refused"]} ${refusal(answer)}`);
+    else if (!ok) toast(fill("label.refused", { message: refusal(answer) }));
     await outbox.remove([front[0]]);
     return true;
   }
   const { ok, status, answer } = await call("/api/annotations/batch", { annotations: front.map((e) => e.body) });
-  if (!ok) return renewCsrf(status);
-  for (const receipt of answer)
-    if (receipt.stored === "refused") toast(fill("label.refused", { message: receipt.message }));
+  // One entry that cannot be read must not hold up the others for ever.
+  if (!ok && FINAL.has(status) && front.length > 1) return sendFront(front.slice(0, 1));
+  if (!ok && !FINAL.has(status)) return renewCsrf(status);
+  for (const receipt of ok ? answer : [answer])
+    if (!ok || receipt.stored === "refused") toast(fill("label.refused", { message: refusal(receipt) }));
   await outbox.remove(front);
   return true;
 }
@@ -178,15 +191,21 @@ function decide(answer) {
     ...answer,
   };
   decidedLeases.add(item.lease_id);
-  history.push({ item, token: body.client_token });
+  history.push({ item, token: body.client_token, note: body.note });
   if (history.length > UNDO_MAX) history.shift();
   doneNow += 1;
   current = null;
   next();
-  at("toast").textContent = texts["label.announce"];
+  toast(fill("label.announce", { name: whatWas(answer) }));
   outbox.add("/api/annotations", body).then(flush);
   showSync();
   refill();
+}
+
+// What was decided, for the line that confirms it.
+function whatWas(answer) {
+  const chosen = answer.spans?.map((span) => span.class_index) ?? answer.class_indices ?? [answer.class_index];
+  return [...new Set(chosen)].map((index) => classes[index] ?? texts["label.cannot_tell"]).join(", ");
 }
 
 function undo() {
@@ -195,8 +214,9 @@ function undo() {
   if (current) ring.unshift(current);
   doneNow -= 1;
   current = null;
-  const entry = outbox.find(past.token);
-  if (entry && !sending) outbox.remove([entry]);
+  const waits = outbox.find(past.token);
+  const entry = sending ? undefined : waits;
+  if (entry) outbox.remove([entry]);
   else {
     outbox.add("/api/undo", { client_token: token(), of_token: past.token }).then(flush);
     past.item.lease_id = null;
@@ -204,17 +224,23 @@ function undo() {
   decidedLeases.delete(past.item.lease_id);
   ring.unshift(past.item);
   next();
+  // A note that has left already is in the case notes; one that has not comes back with its item.
+  if (entry && past.note) {
+    at("note").value = past.note;
+    at("note-box").hidden = false;
+  }
   showSync();
   toast(texts["label.undone"]);
 }
 
-async function skip() {
+function skip() {
   if (!current) return;
   const item = current;
   current = null;
   decidedLeases.add(item.lease_id);
   next();
-  await call("/api/skips", { item_id: item.item_id }).catch(() => {});
+  outbox.add("/api/skips", { item_id: item.item_id }).then(flush);
+  showSync();
   refill();
 }
 
@@ -251,7 +277,7 @@ function render() {
 }
 
 function renderFacts() {
-  const masks = current.mask_spans.length;
+  const masks = maskCount(current);
   const masked = current.mask_level === "none"
     ? texts["label.masked_kind"]
     : masks === 1 ? texts["label.masked_one"] : masks ? fill("label.masked_count", { count: masks }) : texts["label.masked_none"];
@@ -299,15 +325,15 @@ function renderSuggestion() {
   );
 }
 
-// At most nine classes keep the order of the schema; more are listed by how likely they are.
+// At most twelve classes keep the order of the schema; more are listed by how likely they are.
 function orderedClasses() {
   const all = classes.map((_, index) => index);
-  if (!isMany()) return all;
+  if (classes.length <= LISTED_MAX) return all;
   const p = current.probabilities;
   return p.length ? all.sort((a, b) => p[b] - p[a] || a - b) : all;
 }
 
-const isMany = () => classes.length > 12;
+const isMany = () => classes.length > (named ? 10 : 9);
 
 function choose(index) {
   if (mode === "multi") {
@@ -347,8 +373,10 @@ function submitChosen() {
   if (mode === "multi") {
     const chosen = [...picked].sort((a, b) => a - b);
     if (chosen.length) decide({ class_index: chosen[0], class_indices: chosen });
-    else acceptSuggestion();
-  } else decide({ spans: marks.map(({ start, end, class_index }) => ({ start, end, class_index })) });
+    else if (suggested()) acceptSuggestion();
+    else toast(texts["label.choose_first"]);
+  } else if (!marks.length) toast(texts["label.mark_first"]);
+  else decide({ spans: marks.map(({ start, end, class_index }) => ({ start, end, class_index })) });
 }
 
 function renderClasses() {
@@ -358,7 +386,7 @@ function renderClasses() {
   const order = orderedClasses();
   const matching = words ? order.filter((index) => classes[index].toLowerCase().includes(words)) : order;
   current.listed = matching;
-  const listed = matching.slice(0, words ? 30 : many ? 9 : 12);
+  const listed = matching.slice(0, words ? 30 : classes.length > LISTED_MAX ? 9 : LISTED_MAX);
   at("classes").classList.toggle("many", classes.length > 6);
   const buttons = listed.map((index, place) => {
     const button = element("button", { type: "button", class: "class" },
@@ -372,7 +400,7 @@ function renderClasses() {
     button.addEventListener("click", () => choose(index));
     return button;
   });
-  const heading = many && !words ? [element("p", { class: "hint" }, texts["label.classes_likely"])] : [];
+  const heading = classes.length > LISTED_MAX && !words ? [element("p", { class: "hint" }, texts["label.classes_likely"])] : [];
   at("classes").replaceChildren(...heading, ...(buttons.length ? buttons : [element("p", { class: "hint" }, texts["label.search_none"])]));
 }
 
@@ -385,6 +413,7 @@ function renderActions() {
       const button = element("button", { type: "button", class: "quiet", id: `do-${name}` },
         element("span", {}, texts[labels[name]]), element("span", { class: "key-hint" }, keyName(freeKey(name))));
       button.disabled = name === "undo" && history.length === 0;
+      if (name === "evidence") button.title = texts["label.evidence_hint"];
       button.addEventListener("click", run);
       return button;
     }),
@@ -423,6 +452,8 @@ function openNote() {
 function openFlag() {
   if (!current) return;
   at("flag-note").value = "";
+  // A box that is closed by Escape keeps what it returned the last time.
+  at("flag-box").returnValue = "";
   at("flag-box").showModal();
 }
 
@@ -454,15 +485,16 @@ function openKeys() {
       element("dd", {}, texts[`label.key.${name}`]),
     ]),
   );
+  if (!keysOn) toast(texts["label.keys_off"]);
   at("keys-box").showModal();
 }
 
-async function sendFlag() {
-  const item = current;
+function sendFlag() {
+  if (!current) return;
   const reason = document.querySelector("input[name=flag]:checked").value;
-  const { ok, answer } = await call("/api/flags", { item_id: item.item_id, reason_code: reason, note: at("flag-note").value });
-  toast(ok ? texts["label.flagged"] : answer.message);
-  if (ok && current === item) await skip();
+  outbox.add("/api/flags", { item_id: current.item_id, reason_code: reason, note: at("flag-note").value });
+  skip();
+  toast(texts["label.flagged"]);
 }
 
 function typing(target) {
@@ -479,6 +511,11 @@ function onKey(event) {
       choose(current.listed[0]);
       event.target.blur();
     }
+    return;
+  }
+  if (mode === "spans" && current && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
+    event.preventDefault();
+    moveSelection(at("item").querySelector(".text"), event.key === "ArrowRight" ? "forward" : "backward", event.shiftKey);
     return;
   }
   if (!keysOn || event.repeat) return;

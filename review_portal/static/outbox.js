@@ -1,5 +1,5 @@
 // Decisions wait here until the server has stored them. IndexedDB survives reload, crash and a day
-// without server; it holds decisions and ids, never content.
+// without server; it holds decisions, notes and ids, never content.
 
 const NAME = "perimeter-outbox";
 
@@ -23,6 +23,8 @@ export class Outbox {
       outbox.database = await asPromise(request);
       const all = await asPromise(outbox.#store("readonly").getAll());
       outbox.memory = all.filter((entry) => entry.personId === personId);
+      // A computer whose clock was set back still adds at the end.
+      outbox.nextNumber = all.reduce((last, entry) => Math.max(last, entry.number), outbox.nextNumber);
     } catch (error) {
       console.warn("decisions are kept in memory only", error);
     }

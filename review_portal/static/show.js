@@ -54,17 +54,41 @@ export function selectedSpan(box) {
   if (!selection || selection.isCollapsed || !box || !selection.rangeCount) return null;
   const range = selection.getRangeAt(0);
   if (!box.contains(range.startContainer) || !box.contains(range.endContainer)) return null;
-  const before = (node, offset) => {
+  const textBefore = (node, offset) => {
     const lead = document.createRange();
     lead.setStart(box, 0);
     lead.setEnd(node, offset);
     const copy = lead.cloneContents();
     for (const name of copy.querySelectorAll("sub")) name.remove();
-    return Array.from(copy.textContent).length;
+    return Array.from(copy.textContent);
   };
-  const start = before(range.startContainer, range.startOffset);
-  const end = before(range.endContainer, range.endOffset);
+  const characters = textBefore(range.endContainer, range.endOffset);
+  let start = textBefore(range.startContainer, range.startOffset).length;
+  let end = characters.length;
+  // Blanks at the edges are there by accident: a double click takes them along.
+  while (start < end && /\s/.test(characters[start])) start += 1;
+  while (start < end && /\s/.test(characters[end - 1])) end -= 1;
   return start < end ? { start, end } : null;
+}
+
+// Selects the next or the previous word of a shown text, or adds it to the selection.
+export function moveSelection(box, direction, extend) {
+  const selection = document.getSelection();
+  if (!box.contains(selection.anchorNode)) selection.collapse(box, 0);
+  else if (!extend && !selection.isCollapsed) {
+    if (direction === "forward") selection.collapseToEnd();
+    else selection.collapseToStart();
+  }
+  selection.modify("extend", direction, "word");
+  if (!box.contains(selection.focusNode)) selection.extend(box, direction === "forward" ? box.childNodes.length : 0);
+}
+
+const PLACEHOLDER = /<[A-Z_]+_\d+>/g;
+
+// How many places of an item were masked.
+export function maskCount(item) {
+  if (item.kind !== "record") return item.mask_spans.length;
+  return JSON.stringify(item.record).match(PLACEHOLDER)?.length ?? 0;
 }
 
 function showImage(item, texts) {
@@ -101,6 +125,14 @@ function showImage(item, texts) {
   return element("div", { class: "image" }, element("div", { class: "frame" }, image), tools);
 }
 
+function stepScale(count, width, height, texts) {
+  const first = drawn("text", { x: 46, y: height - 2 });
+  first.textContent = "1";
+  const last = drawn("text", { x: width - 10, y: height - 2, "text-anchor": "end" });
+  last.textContent = texts["label.steps"].replace("{steps}", count);
+  return [first, last];
+}
+
 function showSeries(item, texts) {
   const steps = item.series;
   const channels = steps[0].length;
@@ -133,6 +165,7 @@ function showSeries(item, texts) {
       top,
       bottom,
     );
+    if (channel === channels - 1) plot.append(...stepScale(steps.length, width, height, texts));
     box.append(element("figure", {}, plot, element("figcaption", {}, name)));
   }
   box.setAttribute("role", "group");

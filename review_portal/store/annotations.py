@@ -142,6 +142,10 @@ def _slot_for(
     held = connection.execute(
         _HELD, {"number": row.item_number, "expert": desk.expert_id, "lease": lease_id}
     ).first()
+    if held is None and desk.held_before:
+        # The lease got a new id since, in another page of the same expert.
+        anew = {"number": row.item_number, "expert": desk.expert_id, "lease": None}
+        held = connection.execute(_HELD, anew).first()
     if held is not None:
         return held
     if not desk.held_before and not _answered_before(connection, desk, row.item_number):

@@ -60,6 +60,8 @@ class LeaseRequest:
         now: Seconds since the epoch.
         until: When new leases end.
         languages: Languages that the expert reads; empty for all.
+        renew: Whether leases held already get new ids. A page that opens asks for it, so that what
+            the page before it still says about its leases, closing, changes nothing.
     """
 
     expert_id: int
@@ -68,6 +70,7 @@ class LeaseRequest:
     now: float
     until: float
     languages: tuple[str, ...] = ()
+    renew: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ def lease(connection: Connection, request: LeaseRequest) -> tuple[QueuedItem, ..
         )
     if fresh:
         _take(connection, request, fresh)
+    if request.renew and held:
+        _renew(connection, held)
     queued = _load(connection, (*held, *checked, *fresh))
     queued = checks.disguised(connection, queued, request.campaign_id)
     known = {entry.lease_id for entry in queued[: len(held)]}
@@ -194,6 +199,13 @@ def _take(connection: Connection, request: LeaseRequest, slot_ids: Sequence[int]
             (request.expert_id, secrets.token_hex(16), request.until, slot_id)
             for slot_id in slot_ids
         ],
+    )
+
+
+def _renew(connection: Connection, slot_ids: Sequence[int]) -> None:
+    connection.exec_driver_sql(
+        "UPDATE slot SET lease_id = ? WHERE slot_id = ?",
+        [(secrets.token_hex(16), slot_id) for slot_id in slot_ids],
     )
 
 

@@ -23,6 +23,30 @@ def saved(page) -> None:
     page.wait_for_selector("#sync[data-state=saved]")
 
 
+def item_of(page) -> str | None:
+    return page.get_attribute("#desk", "data-item")
+
+
+def outbox_of(page) -> list[dict]:
+    """What is on the browser's disk."""
+    return page.evaluate(
+        """() => new Promise((done) => {
+          const open = indexedDB.open('perimeter-outbox', 1);
+          open.onupgradeneeded = () =>
+            open.result.createObjectStore('entries', {keyPath: 'number'});
+          open.onsuccess = () => {
+            const all = open.result.transaction('entries').objectStore('entries').getAll();
+            all.onsuccess = () => { open.result.close(); done(all.result); };
+          };
+        })"""
+    )
+
+
+def answer_keys(bench) -> list[str]:
+    query = "SELECT answer_key FROM annotation ORDER BY annotation_id"
+    return bench.store.database.read(lambda c: list(c.exec_driver_sql(query).scalars()))
+
+
 def test_one_key_per_decision_and_nothing_but_the_keyboard(bench, server, login) -> None:
     bench.fill(30)
     server.add("ada")
@@ -32,7 +56,7 @@ def test_one_key_per_decision_and_nothing_but_the_keyboard(bench, server, login)
         page.keyboard.press(key)
         assert page.get_attribute("#desk", "data-item") != before
     saved(page)
-    assert sorted(classes_of(bench)) == [0] * 15 + [1] * 5 + [2] * 5
+    settle(lambda: sorted(classes_of(bench)) == [0] * 15 + [1] * 5 + [2] * 5)
     page.wait_for_selector("text=Nothing to label right now")
 
 
@@ -42,7 +66,7 @@ def test_a_new_expert_gives_a_first_label_without_any_click_but_login(bench, ser
     page = login("ada")
     page.get_by_role("button", name="Accept: card").click()
     saved(page)
-    assert classes_of(bench) == [0]
+    settle(lambda: classes_of(bench) == [0])
 
 
 def test_the_next_item_is_painted_before_anybody_notices(bench, server, login) -> None:
@@ -109,9 +133,8 @@ def test_decisions_without_a_network_survive_a_reload_and_arrive_later(
     page.context.set_offline(True)
     for _ in range(8):
         page.keyboard.press("2")
-    page.wait_for_selector("#sync[data-state=offline]")
-    assert "8" in page.inner_text("#sync")
-    page.wait_for_timeout(300)
+    page.wait_for_selector("#sync[data-state=offline]:has-text('8')")
+    settle(lambda: len(outbox_of(page)) == 8)
     page.context.set_offline(False)
     page.goto("about:blank")
     clock.now += 8 * 3600
@@ -176,7 +199,7 @@ def test_skip_note_flag_and_guideline_work_by_key(bench, server, login) -> None:
     page.keyboard.press("s")
     assert page.get_attribute("#desk", "data-item") != first
     page.keyboard.press("g")
-    assert page.locator("#guideline strong").inner_text() == "cards"
+    page.wait_for_selector("#guideline strong:text-is('cards')")
     page.keyboard.press("n")
     page.keyboard.type("Zebra: 2 stripes, so card")
     page.keyboard.press("Escape")
@@ -216,6 +239,24 @@ def test_single_keys_can_be_remapped_and_switched_off(bench, server, login) -> N
     assert page.get_attribute("#desk", "data-item") == second
 
 
+def test_one_key_can_be_switched_off_and_the_others_stay(bench, server, login) -> None:
+    bench.fill(3)
+    server.add("ada")
+    page = login("ada", "/account")
+    page.get_by_label("can’t tell").fill("")
+    page.get_by_role("button", name="Save").first.click()
+    page.wait_for_load_state()
+    assert page.get_by_label("can’t tell").input_value() == ""
+    assert page.get_by_label("accept the suggestion").input_value() == "Enter Space"
+    page.goto(f"{server.url}/label")
+    page.wait_for_selector("[data-ready]")
+    first = item_of(page)
+    page.keyboard.press("x")
+    assert item_of(page) == first
+    page.keyboard.press("Enter")
+    assert item_of(page) != first
+
+
 def test_keys_are_dead_while_somebody_types(bench, server, login) -> None:
     bench.store.put_campaign(
         new_campaign(schema=LabelSchema(tuple(f"class {n:02d}" for n in range(40)), 2)),
@@ -231,6 +272,20 @@ def test_keys_are_dead_while_somebody_types(bench, server, login) -> None:
     page.keyboard.press("Enter")
     saved(page)
     settle(lambda: classes_of(bench) == [31])
+
+
+def test_ten_classes_and_more_are_found_by_name(bench, server, login) -> None:
+    schema = LabelSchema(tuple(f"ward {n}" for n in range(11)), 2)
+    bench.store.put_campaign(new_campaign(schema=schema), bench.clock())
+    bench.receive(new_item(1, probabilities=()))
+    server.add("ada")
+    page = login("ada")
+    assert page.locator("#classes button").count() == 11
+    page.keyboard.press("/")
+    page.keyboard.type("ward 10")
+    page.keyboard.press("Enter")
+    saved(page)
+    settle(lambda: classes_of(bench) == [10])
 
 
 def test_classes_that_are_digits_have_those_digits_as_keys(bench, server, login) -> None:
@@ -309,24 +364,79 @@ def test_spans_are_marked_in_code_points(bench, server, login) -> None:
     settle(lambda: key() == "5-9:0")
 
 
+def test_words_are_marked_with_the_keyboard_alone(bench, server, login) -> None:
+    bench.set(answer_mode="spans")
+    bench.fill(1, content="my 😀 card is lost".encode(), mask=MaskView("p", "strict", True))
+    server.add("ada")
+    page = login("ada")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Nothing is marked yet")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("1")
+    page.wait_for_selector(".marked:has-text('my')")
+    page.keyboard.press("Enter")
+    saved(page)
+    settle(lambda: answer_keys(bench) == ["0-2:0"])
+
+
+def test_a_flag_box_that_is_left_flags_nothing_and_a_skip_waits_for_the_network(
+    bench, server, login
+) -> None:
+    bench.fill(3)
+    server.add("ada")
+    page = login("ada")
+    page.context.set_offline(True)
+    page.keyboard.press("f")
+    page.get_by_role("button", name="Flag and skip").click()
+    second = page.wait_for_selector("text=Flagged for the site lead.") and item_of(page)
+    page.keyboard.press("f")
+    page.wait_for_selector("#flag-box[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#flag-box", state="hidden")
+    assert item_of(page) == second
+    page.keyboard.press("s")
+    page.wait_for_selector("#sync[data-state=offline]")
+    page.context.set_offline(False)
+    saved(page)
+
+    def actions() -> list[str]:
+        query = "SELECT action FROM audit WHERE action IN ('item.flagged', 'item.skipped')"
+        return bench.store.database.read(lambda c: list(c.exec_driver_sql(query).scalars()))
+
+    settle(lambda: sorted(actions()) == ["item.flagged", "item.skipped", "item.skipped"])
+
+
+def test_logging_out_keeps_what_others_still_have_to_send(bench, server, login) -> None:
+    bench.fill(3)
+    server.add("ada")
+    server.add("eve")
+    page = login("ada")
+    page.context.set_offline(True)
+    page.keyboard.press("2")
+    page.wait_for_selector("#sync[data-state=offline]")
+    settle(lambda: len(outbox_of(page)) == 1)
+    page.route("**/api/annotations/batch", lambda route: route.abort())
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login")
+    assert len(outbox_of(page)) == 1
+    page.unroute("**/api/annotations/batch")
+    page.fill("#username", "ada")
+    page.fill("#password", PASSWORD)
+    page.press("#password", "Enter")
+    page.wait_for_selector("[data-ready]")
+    saved(page)
+    settle(lambda: classes_of(bench) == [1])
+
+
 def test_the_outbox_holds_decisions_but_no_content(bench, server, login) -> None:
     bench.fill(2)
     server.add("ada")
     page = login("ada")
     page.context.set_offline(True)
     page.keyboard.press("2")
-    page.wait_for_timeout(300)
-    stored = page.evaluate(
-        """() => new Promise((done) => {
-          const open = indexedDB.open('perimeter-outbox', 1);
-          open.onsuccess = () => {
-            const all = open.result.transaction('entries').objectStore('entries').getAll();
-            all.onsuccess = () => done(all.result);
-          };
-        })"""
-    )
-    assert len(stored) == 1
-    assert "is lost" not in json.dumps(stored)
+    settle(lambda: len(outbox_of(page)) == 1)
+    assert "is lost" not in json.dumps(outbox_of(page))
 
 
 def test_stored_markup_in_items_notes_and_names_is_never_run(bench, server, login, watch) -> None:

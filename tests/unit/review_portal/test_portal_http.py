@@ -74,6 +74,29 @@ def test_a_lease_proof_outlives_the_lease(server, bench) -> None:
     assert other.post("/api/annotations", json=forged).json()["reason"] == "NOT_LEASED"
 
 
+def test_a_page_that_closes_late_takes_nothing_from_the_page_that_came_after(server, bench) -> None:
+    bench.fill(3)
+    server.add("ada")
+    server.add("eve")
+    ada, eve = server.login("ada"), server.login("eve")
+    asked = {"campaign": "tickets", "count": 3, "renew": True}
+    before = ada.get("/api/queue", params=asked).json()["items"]
+    after = ada.get("/api/queue", params=asked).json()["items"]
+    ids = [entry["lease_id"] for entry in before]
+    assert [e["item_id"] for e in after]
+    assert not set(ids) & {e["lease_id"] for e in after}
+    assert ada.post("/api/leases/release", json={"lease_ids": ids}).json() == {"released_count": 0}
+    assert eve.get("/api/queue", params=asked).json()["items"] == []
+    # An answer that the first page gave before it closed still counts in full.
+    body = {
+        "item_id": before[0]["item_id"], "lease_id": ids[0], "class_index": 1,
+        "client_token": fresh_token(),
+    }  # fmt: skip
+    assert ada.post("/api/annotations", json=body).json()["stored"] == "stored"
+    again = ada.get("/api/queue", params={"campaign": "tickets", "count": 3}).json()["items"]
+    assert {e["lease_id"] for e in again} <= {e["lease_id"] for e in after}
+
+
 def test_undo_brings_the_item_back(server, bench) -> None:
     bench.fill(1)
     server.add("ada")
