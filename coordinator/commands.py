@@ -9,10 +9,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator.config import CoordinatorConfig, load_config
 from coordinator.errors import CampaignInvalid, ConfigInvalid, LedgerCorrupt
+
+if TYPE_CHECKING:
+    from coordinator.store import Store
 
 CONFIG_VARIABLE = "PERIMETER_COORDINATOR_CONFIG"
 
@@ -22,6 +25,17 @@ def _config(arguments: argparse.Namespace) -> CoordinatorConfig:
     if path is None and os.environ.get(CONFIG_VARIABLE):
         path = Path(os.environ[CONFIG_VARIABLE])
     return load_config(path, folder=arguments.folder)
+
+
+def _opened(config: CoordinatorConfig) -> Store:
+    """Opens the store of a folder that `init` made; never makes one somewhere else."""
+    from coordinator.store import open_store
+
+    if not config.identity_folder.is_dir():
+        raise ConfigInvalid(
+            f"{config.folder} is no central folder; run `perimeter-coordinator init` first"
+        )
+    return open_store(config.store_url)
 
 
 def _answer(arguments: argparse.Namespace, values: Mapping[str, Any], text: str) -> int:
@@ -97,10 +111,9 @@ def revoke(arguments: argparse.Namespace) -> int:
     from coordinator.bootstrap import system_clock
     from coordinator.enrollment import revoke as revoke_machine
     from coordinator.enrollment import write_node_keys
-    from coordinator.store import open_store
 
     config = _config(arguments)
-    store = open_store(config.store_url)
+    store = _opened(config)
     key = (arguments.site, arguments.role, arguments.name)
     found = revoke_machine(store, key, system_clock())
     write_node_keys(store, config.folder / "nodes")
@@ -135,10 +148,13 @@ def _status_text(values: Mapping[str, Any]) -> str:
 
 def _campaign_line(campaign: Mapping[str, Any]) -> str:
     account = campaign["ledger"]
+    cycle = min(campaign["cycle"], campaign["cycles"])
+    failed = (campaign["training"] or {}).get("error", "")
     return (
-        f"{campaign['name']}: {campaign['state']}, cycle {campaign['cycle']} of "
+        f"{campaign['name']}: {campaign['state']}, cycle {cycle} of "
         f"{campaign['cycles']} ({campaign['phase']}), {account['spent']} of {account['budget']} "
         f"labels spent, {account['reserved']} reserved, model version {campaign['model_version']}"
+        + (f"\n  the last training run failed: {failed}" if failed else "")
     )
 
 
@@ -157,11 +173,9 @@ def campaign(arguments: argparse.Namespace) -> int:
 def _create(arguments: argparse.Namespace) -> int:
     from coordinator.bootstrap import system_clock
     from coordinator.campaign_file import create_campaign, read_campaign_file
-    from coordinator.store import open_store
 
     settings = read_campaign_file(arguments.file)
-    config = _config(arguments)
-    store = open_store(config.store_url)
+    store = _opened(_config(arguments))
     try:
         record = create_campaign(store, settings, now=system_clock(), entropy=os.urandom)
     finally:
@@ -214,9 +228,8 @@ def _set_state(arguments: argparse.Namespace, state: Any) -> int:
     from coordinator.bootstrap import system_clock
     from coordinator.core.campaign import CampaignState
     from coordinator.core.records import CampaignRecord, CycleRecord
-    from coordinator.store import open_store
 
-    store = open_store(_config(arguments).store_url)
+    store = _opened(_config(arguments))
     try:
         found = store.find(CampaignRecord, name=arguments.name)
         if not found or found[0].state is CampaignState.COMPLETED:
@@ -238,9 +251,8 @@ def audit(arguments: argparse.Namespace) -> int:
     import datetime
 
     from coordinator.core.records import AuditRecord
-    from coordinator.store import open_store
 
-    store = open_store(_config(arguments).store_url)
+    store = _opened(_config(arguments))
     lines = store.find(AuditRecord)
     store.close()
     rows = [

@@ -105,6 +105,21 @@ class CoordinatorConfig(BaseSettings):
         return self.folder / "identity"
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Returns a file's keys; relative paths among them start at the file's folder."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{path} is no TOML file: {error}") from None
+    here = path.resolve().parent
+    for key in ("folder", "high_water_file"):
+        if isinstance(values.get(key), str) and values[key]:
+            values[key] = str(here / values[key])
+    return values
+
+
 def load_config(path: Path | None, **overrides: Any) -> CoordinatorConfig:
     """Reads the settings.
 
@@ -115,14 +130,7 @@ def load_config(path: Path | None, **overrides: Any) -> CoordinatorConfig:
     Raises:
         ConfigInvalid: The file cannot be read, or a key is unknown or out of range.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigInvalid(f"{path} cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigInvalid(f"{path} is no TOML file: {error}") from None
+    values = {} if path is None else _read(path)
     values.update({k: v for k, v in overrides.items() if v is not None})
     try:
         return CoordinatorConfig(**values)

@@ -61,7 +61,7 @@ def _add_node(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         required=True, metavar="COMMAND"
     )
     command = node.add_parser("enroll", help="make this node's keys and get its certificate")
-    command.add_argument("token", help="join token from `perimeter-coordinator join-token`")
+    command.add_argument("token", help="join token, or - to read it from standard input")
     command.add_argument(
         "--identity", type=Path, default=Path("identity"), help="folder for keys and certificates"
     )
@@ -125,7 +125,8 @@ def _init_model(parsed: argparse.Namespace) -> None:
 def _enroll(parsed: argparse.Namespace) -> None:
     from federation import enrollment
 
-    print(f"enrolled as {enrollment.enroll(parsed.token, parsed.identity)}")
+    token = sys.stdin.readline().strip() if parsed.token == "-" else parsed.token  # noqa: S105
+    print(f"enrolled as {enrollment.enroll(token, parsed.identity)}")
 
 
 if __name__ == "__main__":

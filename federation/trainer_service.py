@@ -61,6 +61,8 @@ def serve(settings: TrainerSettings) -> None:
     desk = desk_of(settings)
     with _stopping() as stop, _listening(settings.socket) as listener:
         _log.info("trainer listens on %s", settings.socket)
+        if not (settings.label_store / "labels.db").exists():
+            _log.warning("no label store in %s: is it the portal's folder?", settings.label_store)
         warm_up(settings.device)
         while not stop:
             try:

@@ -82,7 +82,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if markers_found["planted"]:
         console.print(
             f"{markers_found['found']} of {markers_found['planted']} marker strings planted in the "
-            f"texts found in {markers_found['bytes_searched']:,} bytes on the central side."
+            f"texts found in {markers_found['bytes_searched']:,} bytes on the central side.",
+            soft_wrap=True,
         )
     console.print(f"Report: {paths[1]}")
     return 0

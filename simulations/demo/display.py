@@ -82,7 +82,7 @@ class Display:
             for row in campaign["history"]:
                 self._say(f"{campaign['name']}: {cycle_sentence(row)}")
             where = PHASES.get(campaign["phase"], campaign["phase"])
-            self._say(f"{campaign['name']}, cycle {campaign['cycle']}: {where}")
+            self._say(f"{campaign['name']}, cycle {shown_cycle(campaign)}: {where}")
 
     def _say(self, line: str) -> None:
         if line not in self._said:
@@ -101,6 +101,15 @@ class Display:
         if self._status is not None:
             parts += [campaigns_table(self._status), sites_table(self._plan, self._status)]
         return Group(*parts)
+
+
+def shown_cycle(campaign: Mapping[str, Any]) -> int:
+    """Returns the cycle that a campaign is in, or was in last.
+
+    >>> shown_cycle({"cycle": 4, "cycles": 3})
+    3
+    """
+    return min(int(campaign["cycle"]), int(campaign["cycles"]))
 
 
 def cycle_sentence(row: Mapping[str, Any]) -> str:
@@ -137,7 +146,7 @@ def campaigns_table(status: Status) -> Table:
         bar = ProgressBar(total=ledger["budget"], completed=ledger["spent"], width=16)
         spent = f"{ledger['spent']}/{ledger['budget']}"
         number, version = (
-            f"{campaign['cycle']}/{campaign['cycles']}",
+            f"{shown_cycle(campaign)}/{campaign['cycles']}",
             f"v{campaign['model_version']}",
         )
         title = Text(campaign["name"], style="bold cyan")

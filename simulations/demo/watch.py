@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import urllib.request
@@ -38,9 +39,12 @@ def read_status(metrics_port: int) -> Status | None:
 
 
 def save_metrics(metrics_port: int, folder: Path, name: str) -> None:
-    """Keeps a copy of the coordinator's metrics page."""
+    """Keeps a copy of the coordinator's metrics page; none while it cannot be reached."""
     folder.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(f"http://{LOOPBACK}:{metrics_port}/metrics", timeout=10) as page:
+    with (
+        contextlib.suppress(OSError),
+        urllib.request.urlopen(f"http://{LOOPBACK}:{metrics_port}/metrics", timeout=30) as page,
+    ):
         (folder / f"{name}.prom").write_bytes(page.read())
 
 

@@ -8,7 +8,6 @@ import ipaddress
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -33,19 +32,14 @@ from review_portal.core.model import Kind, MaskView, NewItem
 from review_portal.label_store import ImportedItem, LabelStore
 from review_portal.store.campaigns import NewCampaign, settings_of
 from review_portal.store.items import Intake
+from simulations.demo.supervisor import free_ports
 
-pytestmark = [pytest.mark.federation, pytest.mark.journey]
+pytestmark = [pytest.mark.federation, pytest.mark.journey, pytest.mark.timeout(1200)]
 CAMPAIGN = bytes(range(16))
 SITES = ("east", "north", "south")
 PEM = serialization.Encoding.PEM
 PKCS8, PLAIN = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-RULES = {"rounds": 6, "round_timeout_seconds": 90, "node_wait_seconds": 60}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+RULES = {"rounds": 6, "round_timeout_seconds": 180, "node_wait_seconds": 180}
 
 
 def make_identity(folder: Path) -> Ed25519PrivateKey:
@@ -125,7 +119,7 @@ class Deployment:
         self.folder = folder
         self.central = folder / "central"
         self.release = make_identity(self.central / "identity")
-        self.superlink, self.proxy = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        self.superlink, self.proxy = (f"127.0.0.1:{port}" for port in free_ports(2))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._write_central()
         for number, site in enumerate(SITES):
@@ -175,7 +169,7 @@ class Deployment:
             self.start_trainer(site)
             self.start(f"node-{site}", "supernode", str(self.folder / site / "node.toml"))
         registered = self.central / "nodes" / "registered.json"
-        wait_until(registered.exists, 60, "nodes registered")
+        wait_until(registered.exists, 180, "nodes registered")
 
     def stop(self) -> None:
         for process in reversed(self.processes.values()):
@@ -216,7 +210,7 @@ class Deployment:
     def first_model(self) -> None:
         folder = self.request(0)
         command = [sys.executable, "-m", "federation", "init-model", str(folder / "request.json")]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=180)
 
     def train(self, folder: Path) -> subprocess.Popen[bytes]:
         return self.start(f"train-{folder.name}", "train", str(folder / "request.json"))
@@ -273,7 +267,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 def test_a_deployed_run_ends_in_a_signed_better_model(deployed: Deployment) -> None:
     folder = deployed.request(1)
     began = time.monotonic()
-    assert deployed.train(folder).wait(timeout=180) == 0, deployed.logs()
+    assert deployed.train(folder).wait(timeout=480) == 0, deployed.logs()
     print(f"\na deployed run of {RULES['rounds']} rounds took {time.monotonic() - began:.1f} s")
     assert_candidate(deployed, folder, accuracy=0.85)
     assert not (deployed.central / "nodes").joinpath("east").exists()
@@ -282,22 +276,22 @@ def test_a_deployed_run_ends_in_a_signed_better_model(deployed: Deployment) -> N
 def test_a_superlink_killed_in_mid_round_loses_no_run(deployed: Deployment) -> None:
     folder = deployed.request(2)
     process = deployed.train(folder)
-    wait_until((folder / "round-00002").exists, 120, "two rounds")
+    wait_until((folder / "round-00002").exists, 300, "two rounds")
     os.kill(deployed.child_pid("superlink", "flower-superlink"), signal.SIGKILL)
-    assert process.wait(timeout=240) == 0, deployed.logs()
+    assert process.wait(timeout=480) == 0, deployed.logs()
     assert_candidate(deployed, folder, accuracy=0.85)
 
 
 def test_a_trainer_killed_in_mid_round_is_waited_for(deployed: Deployment) -> None:
     folder = deployed.request(3)
     process = deployed.train(folder)
-    wait_until((folder / "round-00001").exists, 120, "one round")
+    wait_until((folder / "round-00001").exists, 300, "one round")
     victim = deployed.processes["trainer-north"]
     victim.kill()
     victim.wait()
     time.sleep(1.0)
     deployed.start_trainer("north")
-    assert process.wait(timeout=240) == 0, deployed.logs()
+    assert process.wait(timeout=480) == 0, deployed.logs()
     assert_candidate(deployed, folder, accuracy=0.85)
     for number in range(1, 7):
         facts = json.loads((folder / f"round-{number:05d}" / "round.json").read_text())["facts"]
@@ -307,10 +301,10 @@ def test_a_trainer_killed_in_mid_round_is_waited_for(deployed: Deployment) -> No
 def test_a_train_command_killed_in_mid_run_finds_its_run_again(deployed: Deployment) -> None:
     folder = deployed.request(4)
     process = deployed.train(folder)
-    wait_until((folder / "round-00001").exists, 120, "one round")
+    wait_until((folder / "round-00001").exists, 300, "one round")
     process.kill()
     process.wait()
-    assert deployed.train(folder).wait(timeout=240) == 0, deployed.logs()
+    assert deployed.train(folder).wait(timeout=480) == 0, deployed.logs()
     assert_candidate(deployed, folder, accuracy=0.85)
     log = (deployed.folder / "train-run-4.log").read_text()
     assert log.count("is run ") == 1
@@ -318,7 +312,7 @@ def test_a_train_command_killed_in_mid_run_finds_its_run_again(deployed: Deploym
 
 def test_only_fleet_paths_are_published(deployed: Deployment) -> None:
     context = ssl.create_default_context(cafile=deployed.central / "identity" / "ca.pem")
-    with httpx.Client(base_url=f"https://{deployed.proxy}", verify=context) as client:
+    with httpx.Client(base_url=f"https://{deployed.proxy}", verify=context, timeout=60) as client:
         hidden = ["/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task"]
         hidden += ["/docs", "/openapi.json", "/", "/v1/fleet/../control/list-runs"]
         hidden += ["/v1/fleet/%2e%2e/control/list-runs", "/v1/fleet//x", "/v1/fleet"]
@@ -337,10 +331,10 @@ def test_an_unknown_node_is_refused(deployed: Deployment) -> None:
     command = [sys.executable, "-m", "federation.node_process", "--superlink", deployed.proxy]
     command += ["--root-certificates", str(place / "identity" / "ca.pem")]
     command += ["--auth-supernode-private-key", str(place / "identity" / "node_key")]
-    command += ["--isolation", "process", "--port", str(free_port())]
+    command += ["--isolation", "process", "--port", str(free_ports(1)[0])]
     environment = {**os.environ, "FLWR_HOME": str(place), "FLWR_TELEMETRY_ENABLED": "0"}
     environment["FLWR_DISABLE_UPDATE_CHECK"] = "1"
-    ended = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=180, check=False)
     assert ended.returncode != 0
     assert (
         len(json.loads((deployed.central / "nodes" / "registered.json").read_text())["nodes"]) == 3

@@ -21,7 +21,7 @@ from simulations.demo.supervisor import Supervisor
 from simulations.demo.watch import Status
 from tests.journey.conftest import processes_of
 
-pytestmark = [pytest.mark.journey, pytest.mark.federation, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.journey, pytest.mark.federation, pytest.mark.timeout(2400)]
 
 
 class Killer:
@@ -51,7 +51,7 @@ class Killer:
 def interrupted(work: Path, ready: Callable[[], bool]) -> int:
     command = (sys.executable, "-m", "simulations.demo", "--work", str(work), "--report", str(work))
     demo = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     try:
         while not ready():
             assert demo.poll() is None, "the demo ended by itself"
@@ -59,7 +59,7 @@ def interrupted(work: Path, ready: Callable[[], bool]) -> int:
             time.sleep(0.2)
     finally:
         demo.send_signal(signal.SIGINT)
-        code = demo.wait(timeout=120)
+        code = demo.wait(timeout=240)
     return code
 
 
@@ -78,7 +78,7 @@ def test_every_process_may_die_once_after_an_interrupted_run(tmp_path: Path) -> 
     plan = make_plan(work, [CampaignPlan(source, 36, 2)], human=False)
     killer = Killer()
     display = Display(plan, Console(file=StringIO()))
-    report = DemoRun(plan, display, 1200.0, on_status=killer).run()
+    report = DemoRun(plan, display, 1500.0, on_status=killer).run()
     assert sorted(killer.killed) == sorted(
         ["alder/device-1", "birch/portal", "coordinator", "superlink", "cedar/trainer"]
     )

@@ -41,7 +41,7 @@ from coordinator.identity import Subject, pem_of
 from coordinator.observation import status_of
 
 STAND_IN = Path(__file__).parent / "stand_in_federation.py"
-TIMEOUT = 10
+TIMEOUT = 60
 
 
 class TestClock:
@@ -113,7 +113,7 @@ class Central:
         if self.ask(scheduler.tick):
             self.loop.call_soon_threadsafe(self.desk.announce_grants)
 
-    def tick_until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 20) -> Any:
+    def tick_until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.tick()

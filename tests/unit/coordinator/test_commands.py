@@ -45,7 +45,8 @@ def run(capsys, folder, *words):
 
 def test_the_example_settings_are_the_defaults():
     loaded = load_config(EXAMPLES / "coordinator.toml")
-    assert loaded == CoordinatorConfig()
+    assert loaded.folder == EXAMPLES / "central"
+    assert loaded.model_copy(update={"folder": Path("central")}) == CoordinatorConfig()
     written = set(tomllib.loads((EXAMPLES / "coordinator.toml").read_text()))
     assert written == set(CoordinatorConfig.model_fields)
 
@@ -180,6 +181,37 @@ def test_a_join_token_before_init_says_what_to_do(capsys, folder):
     assert "perimeter-coordinator init" in said
 
 
+def test_a_settings_file_names_the_same_folder_from_wherever_a_command_runs(
+    capsys, tmp_path, monkeypatch
+):
+    (tmp_path / "coordinator.toml").write_text(
+        'folder = "central"\nhigh_water_file = "elsewhere/high-water.json"\n'
+    )
+    config = load_config(tmp_path / "coordinator.toml")
+    assert config.folder == tmp_path / "central"
+    assert config.high_water_path == tmp_path / "elsewhere" / "high-water.json"
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert main(["init", "--config", "../coordinator.toml"]) == 0
+    assert (tmp_path / "central" / "coordinator.db").exists()
+    assert main(["audit", "--config", "../coordinator.toml"]) == 0
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_no_command_but_init_makes_a_database(capsys, folder):
+    for words in (
+        ("audit",),
+        ("status",),
+        ("campaign", "create", str(EXAMPLES / "campaign.toml")),
+        ("campaign", "pause", "tickets"),
+        ("revoke", "--site", "north", "--role", "agent", "--name", "cam"),
+    ):
+        status, said = run(capsys, folder, *words)
+        assert status == 2, words
+        assert "perimeter-coordinator init" in said
+    assert not folder.exists()
+
+
 def test_a_changed_ledger_entry_is_found(capsys, folder):
     run(capsys, folder, "init")
     run(capsys, folder, "campaign", "create", str(EXAMPLES / "campaign.toml"))
@@ -220,17 +252,17 @@ def serving(folder, signal_at_end=signal.SIGTERM):
         yield process, json.loads(line)
     finally:
         process.send_signal(signal_at_end)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 def status_at(ports):
     url = f"http://127.0.0.1:{ports['metrics_port']}/status"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return json.loads(answer.read())
 
 
 def wait_for_version(ports, version):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while status_at(ports)["campaigns"][0]["model_version"] != version:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -258,7 +290,7 @@ def test_two_coordinators_never_serve_one_folder(capsys, folder):
             text=True,
             check=False,
             cwd=EXAMPLES.parents[1],
-            timeout=30,
+            timeout=60,
         )
     assert second.returncode == 2
     assert "another coordinator serves" in second.stderr
@@ -283,7 +315,7 @@ def test_an_acknowledged_batch_survives_kill_nine_at_any_moment(runner, config, 
         with serving(config.folder, signal.SIGKILL) as (process, ports):
             central.servers.port = ports["port"]
             again = Machine(central, agent.key, agent.certificate_der)
-            stream = again.candidates.StreamCandidateBatches(batches(), timeout=30)
+            stream = again.candidates.StreamCandidateBatches(batches(), timeout=60)
             first = next(stream)
             acknowledged[first.sequence] = sent[first.sequence]
             threading.Timer(0.05 + 0.07 * attempt, process.kill).start()

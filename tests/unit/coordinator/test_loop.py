@@ -103,14 +103,14 @@ def test_a_waiting_agent_is_woken_by_its_first_grant(waiting, waiting_sites):
     for agent in agents:
         install_and_offer(agent, campaign_id, campaign, 1)
     call = agents[0].grants.ListGrants.future(
-        grant_pb2.ListGrantsRequest(page_size=10, wait_seconds=20)
+        grant_pb2.ListGrantsRequest(page_size=10, wait_seconds=30)
     )
     time.sleep(0.1)
     assert not call.done()
     started = time.monotonic()
     central.tick()
-    assert call.result(timeout=10).grants
-    assert time.monotonic() - started < 5
+    assert call.result(timeout=60).grants
+    assert time.monotonic() - started < 25
 
 
 def test_granted_candidates_are_never_granted_again(central, sites):
@@ -183,7 +183,7 @@ def test_a_bundle_with_a_flipped_byte_is_never_offered(central, sites):
     campaign_id, campaign = central.create(training={"pause_seconds": 0.3})
     run_cycle(central, sites, campaign_id, campaign, cycle=1)
     run = central.config.folder / "training" / campaign_id.hex() / "run-1"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (run / "evaluation.json").exists() and time.monotonic() < deadline:
         central.ask(lambda office: None)
         if not (run / "request.json").exists():

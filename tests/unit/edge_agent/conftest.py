@@ -101,7 +101,7 @@ class Device:
             (self.inbox / f"{number:05d}.txt").write_text(text)
 
     def until(
-        self, daemon: Daemon, done: Callable[[], object], *, ticks: int = 200, step: float = 0.0
+        self, daemon: Daemon, done: Callable[[], object], *, ticks: int = 3000, step: float = 0.0
     ) -> None:
         """Turns the daemon until something is true."""
         for _ in range(ticks):

@@ -90,7 +90,7 @@ def trainer(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
         time.sleep(0.05)
     yield process, path
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=60)
 
 
 def test_a_trainer_answers_its_own_user_only_and_ends_cleanly(
@@ -107,7 +107,7 @@ def test_a_trainer_answers_its_own_user_only_and_ends_cleanly(
         ask(path, b"no frame at all, but long enough for a prefix", timeout_seconds=0.5)
     assert example_count(ask(path, command())) == 2
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     assert not path.exists()
 
 

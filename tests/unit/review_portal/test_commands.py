@@ -183,7 +183,7 @@ class Process:
 
     def login(self) -> httpx.Client:
         client = httpx.Client(base_url=self.url, timeout=20)
-        for _ in range(100):
+        for _ in range(1200):
             try:
                 token = client.get("/api/session").json()["csrf_token"]
                 break
@@ -235,4 +235,4 @@ def test_serve_stops_cleanly_and_says_where_it_listens(folder) -> None:
     assert told["pid"] == process.process.pid
     httpx.get(f"{process.url}/healthz").raise_for_status()
     process.process.send_signal(signal.SIGTERM)
-    assert process.process.wait(timeout=15) == 0
+    assert process.process.wait(timeout=60) == 0

@@ -235,14 +235,14 @@ def test_the_class_index_stays_home_when_the_site_forbids_it(bench, link, coordi
 def test_the_thread_works_by_itself_and_wakes_up_when_asked(bench, link, coordinator) -> None:
     link.start()
     deadline = threading.Event()
-    for _ in range(200):
+    for _ in range(1200):
         if link.state.last_contact_at:
             break
         deadline.wait(0.05)
     assert link.state.failed_count == 0
     bench.receive(new_item(7))
     link.wake()
-    for _ in range(200):
+    for _ in range(1200):
         if coordinator.released:
             break
         deadline.wait(0.05)

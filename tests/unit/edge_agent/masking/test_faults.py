@@ -121,7 +121,7 @@ def test_one_poisonous_text_holds_only_itself():
             os.kill(os.getpid(), 9)
         write({'answers': [answer(t) for t in texts]})
     """
-    with impostor(body, replace(QUICK, time_out_seconds=5.0)) as masker:
+    with impostor(body, replace(QUICK, time_out_seconds=20.0)) as masker:
         texts = ["a", "b", "poison", "c", "d"]
         answers = masker.mask_many(texts)
         assert [isinstance(a, Masked) for a in answers] == [True, True, False, True, True]
@@ -251,7 +251,7 @@ def test_an_idle_child_ends_and_the_next_text_starts_a_new_one():
     """
     with impostor(body, replace(QUICK, idle_seconds=0.2)) as masker:
         assert isinstance(masker.mask("a"), Masked)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while masker.is_running and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not masker.is_running
