@@ -102,3 +102,11 @@ def reproducible(device: torch.device, *, thread_count: int) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def seed(device: torch.device, value: int) -> None:
+    """Seeds dropout; on a CPU its generator alone, since seeding all devices formats a stack."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(value)
+    else:
+        torch.manual_seed(value)

@@ -22,7 +22,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from federation import torch_engine
+from federation import dense_steps, torch_engine
 from federation.dataset import Examples, SiteData, from_samples
 from federation.local_settings import OPTIMIZERS, LocalSettings
 from federation.networks import Arrays, NetworkSpec, check_arrays, initial_arrays
@@ -134,8 +134,11 @@ class SiteTrainer:
             return SiteUpdate(arrays, 0, 0.0, cells, table)
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(task.seed)
-            loss = self._descend(parameters, local, task.seed)
+            torch_engine.seed(self._device, task.seed)
+            if dense_steps.are_possible(self.spec, local, self._device):
+                parameters, loss = self._descend_dense(parameters, local, task.seed)
+            else:
+                loss = self._descend(parameters, local, task.seed)
         trained = torch_engine.to_arrays(parameters)
         return SiteUpdate(trained, len(self._train), loss, cells, table)
 
@@ -227,6 +230,27 @@ class SiteTrainer:
                 loss_sum += loss.detach() * len(batch)
             epoch_loss = float(loss_sum) / len(self._train)
         return epoch_loss
+
+    def _descend_dense(
+        self, parameters: torch_engine.Parameters, local: LocalSettings, seed: int
+    ) -> tuple[torch_engine.Parameters, float]:
+        """The same descent for small dense networks, without automatic differentiation."""
+        assert self._train_input is not None
+        steps = dense_steps.DenseSteps(self.spec, parameters, local)
+        inputs, classes = self._train_input.numpy(), self._train.classes
+        weights = _class_weights(classes, self.spec.class_count, local.balance)[classes]
+        targets = np.eye(self.spec.class_count, dtype=np.float32)[classes]
+        epoch_loss = 0.0
+        for rows in _epochs(len(classes), local, seed):
+            order, loss_sum, start = torch.cat(rows).numpy(), 0.0, 0
+            x, wanted, counts = inputs[order], targets[order], weights[order]
+            for batch in rows:
+                part = slice(start, start + len(batch))
+                shares = counts[part] / counts[part].sum()
+                loss_sum += steps.step(x[part], wanted[part], shares) * len(batch)
+                start = part.stop
+            epoch_loss = loss_sum / len(classes)
+        return steps.parameters(), epoch_loss
 
     def _loss(
         self,

@@ -59,7 +59,7 @@ class Subject:
 
 
 SUBJECTS = (
-    Subject("banking77", "banking77.parquet", "text", 200, 300),
+    Subject("banking77", "banking77.parquet", "text", 200, 200),
     Subject("medquad", "medquad_qtype.parquet", "text", 200, 200, natural=True),
     Subject("fashion_mnist", "fashion_mnist.npz", "image", 64, 100),
     Subject("phone_watch_har", "phone_watch_har.npz", "series", 64, 100, natural=True),
