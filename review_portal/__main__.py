@@ -15,6 +15,7 @@ COMMANDS = (
     ("sync", "sync", "fetch campaigns and send outcomes once"),
     ("user", "user", "add people, list them, lock them out"),
     ("campaign", "campaign", "list campaigns, hold them, change what experts see"),
+    ("schema", "schema", "list versions of a campaign's classes, say what became of each"),
     ("import", "import_labels", "take labeled or unlabeled items from a file"),
     ("export", "export_labels", "write labels to a file that other tools read"),
     ("egress", "egress", "show, verify or export what left this site"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
@@ -13,15 +13,17 @@ from sqlalchemy import Connection
 
 from review_portal import wire
 from review_portal.config import PortalConfig
-from review_portal.core.model import NewItem, Refusal
+from review_portal.core.model import Campaign, Refusal
 from review_portal.egress.archive import EgressArchive, Taken
 from review_portal.errors import EgressUnwritable
 from review_portal.identity import Identity, Peer, peer_of
 from review_portal.label_store import LabelStore
 from review_portal.store import automatic, items
-from review_portal.store.campaigns import find_campaign, settings_of
+from review_portal.store.campaigns import CampaignSettings, find_campaign, settings_of
 
 MESSAGE_SLACK_BYTES = 2 << 20
+EVIDENCE_SECONDS = 60.0
+EVIDENCE_MAX = 64
 EGRESS_LINES_MAX = 1000
 CODES = {
     "IDENTITY": grpc.StatusCode.PERMISSION_DENIED,
@@ -46,6 +48,8 @@ class IntakeDesk:
         clock: Seconds since the epoch.
         egress: Where copies of the agents' ledgers go.
         campaign_missing: Called when an item's campaign is not known yet.
+        thresholds: When and what `automatic.supported` said last, by campaign, model version and
+            settings.
     """
 
     store: LabelStore
@@ -54,6 +58,9 @@ class IntakeDesk:
     clock: Callable[[], float]
     egress: EgressArchive
     campaign_missing: Callable[[], None] = lambda: None
+    thresholds: dict[tuple[bytes, int, CampaignSettings], tuple[float, float | None]] = field(
+        default_factory=dict
+    )
 
     def take(self, request: item_pb2.DeliverItemRequest, peer: Peer | None) -> bool | Refusal:
         """Takes one item, durably.
@@ -78,12 +85,31 @@ class IntakeDesk:
             return refused
         actor = f"agent:{peer.name}" if peer else "agent"
 
+        threshold = self._auto_threshold(found, new.model_version, now)
+
         def work(connection: Connection) -> bool:
             settings = settings_of(connection, found.campaign_id)
             intake = items.Intake(found, settings, self.store.keys, now)
-            return _receive(connection, intake, new, actor)
+            fresh = items.receive(connection, intake, new, actor)
+            if fresh:
+                automatic.consider(connection, intake, new, threshold)
+            return fresh
 
         return not self.store.database.write(work)
+
+    def _auto_threshold(self, campaign: Campaign, model_version: int, now: float) -> float | None:
+        """Works the evidence out at most once a minute, and on a reader."""
+        settings = self.store.database.read(lambda c: settings_of(c, campaign.campaign_id))
+        key = (campaign.campaign_id, model_version, settings)
+        known = self.thresholds.get(key)
+        if known is None or now - known[0] > EVIDENCE_SECONDS:
+            found = self.store.database.read(
+                lambda c: automatic.supported(c, campaign.campaign_id, model_version, settings)
+            )
+            if len(self.thresholds) >= EVIDENCE_MAX:
+                self.thresholds.clear()
+            known = self.thresholds[key] = (now, found)
+        return known[1]
 
     def take_egress(
         self, request: item_pb2.RecordEgressRequest, peer: Peer | None
@@ -118,13 +144,6 @@ class IntakeDesk:
         item = request.item
         refused = wire.check_grant(item.grant, self.identity.grant_public_key, now=self.clock())
         return refused or wire.check_mask_report(item, self.config.mask_policy_versions)
-
-
-def _receive(connection: Connection, intake: items.Intake, new: NewItem, actor: str) -> bool:
-    fresh = items.receive(connection, intake, new, actor)
-    if fresh:
-        automatic.consider(connection, intake, new)
-    return fresh
 
 
 class IntakeServicer(item_pb2_grpc.IntakeServiceServicer):

@@ -23,7 +23,9 @@ from review_portal.routes.labeling import desk_of, may_take
 from review_portal.routes.pages import page
 from review_portal.routes.shapes import BulkForm, BulkQuery, BulkUndoForm
 from review_portal.store import bulk, queue
+from review_portal.store.campaigns import settings_of
 
+BLIND = Refusal("BLIND", "look-alikes go by the model's suggestion, which is hidden here")
 router = APIRouter(include_in_schema=False)
 
 
@@ -60,10 +62,13 @@ async def _groups(
         now,
         now + portal.config.lease_seconds,
         visitor.person.languages,
+        renew=True,
     )
 
     def work(connection: Connection) -> tuple[queue.QueuedItem, ...] | Refusal:
         refused = may_take(connection, campaign, visitor.person, now)
+        if refused is None and not settings_of(connection, campaign.campaign_id).confidence_shown:
+            refused = BLIND
         return refused or queue.lease(connection, request)
 
     held = await portal.store.database.write_soon(work)

@@ -115,6 +115,8 @@ async def fetch_queue(
             renew,
         )
         leased = queue.lease(connection, request)
+        if not settings_of(connection, found.campaign_id).confidence_shown:
+            leased = queue.without_suggestions(leased)
         waiting = counters.counts(connection, found.campaign_id).get("items.OPEN", 0)
         return found, leased, waiting
 

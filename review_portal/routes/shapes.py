@@ -92,10 +92,10 @@ BatchToken = Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")]
 
 
 class AdjudicationForm(BaseModel):
-    """The form of one dispute; class -1 is "nobody can tell"."""
+    """The form of one dispute: a class, -1 for "nobody can tell", or the letter of an answer."""
 
     item_id: HexId
-    class_index: int = Field(ge=-1)
+    choice: str = Field(pattern=r"^(-1|[0-9]{1,4}|[A-Z])$")
     note: str = Field(max_length=4000)
     campaign: CampaignName = ""
 

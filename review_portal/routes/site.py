@@ -17,7 +17,7 @@ from review_portal.routes.choosing import chosen_campaign
 from review_portal.routes.guard import Overseer, PortalOf, SiteLead, raise_if_refused
 from review_portal.routes.pages import page
 from review_portal.site_report import site_report
-from review_portal.store import audit, counters, notes, site_view
+from review_portal.store import audit, automatic, counters, notes, site_view
 from review_portal.store.campaigns import put_settings, settings_of
 
 router = APIRouter(include_in_schema=False)
@@ -42,11 +42,15 @@ async def site_page(
 
 def _facts(connection: Connection, portal: Portal, campaign: Campaign) -> dict[str, Any]:
     now, campaign_id = portal.clock(), campaign.campaign_id
+    settings = settings_of(connection, campaign_id)
+    asked = site_view.asked(connection, campaign_id)
+    version = max((row.model_version for row in asked), default=0)
     found = notes.search(connection, portal.store.keys, campaign_id, limit=200)
     return {
-        "settings": settings_of(connection, campaign_id),
+        "settings": settings,
+        "auto_from": automatic.supported(connection, campaign_id, version, settings),
         "counts": counters.counts(connection, campaign_id),
-        "asked": site_view.asked(connection, campaign_id),
+        "asked": asked,
         "left": site_view.left(connection, campaign_id),
         "days": site_view.work_by_day(connection, campaign_id, now),
         "oldest": site_view.waiting_seconds(connection, campaign_id, now),
@@ -115,9 +119,12 @@ async def change_settings(request: Request, portal: PortalOf, visitor: SiteLead)
             ("gold_ratio", 0.5),
             ("repeat_ratio", 0.5),
             ("auto_threshold", 1.0),
+            ("auto_accuracy", 0.999),
+            ("auto_audit_ratio", 1.0),
         )
     }
     changes["share_class_index"] = form.get("share_class_index") == "on"
+    changes["confidence_shown"] = form.get("confidence_shown") == "on"
     changes["majority"] = form.get("majority") == "on"
     mode = str(form.get("answer_mode", "single"))
     changes["answer_mode"] = mode if mode in {"single", "multi", "spans"} else "single"

@@ -18,7 +18,13 @@ from review_portal.core.model import (
     Settlement,
 )
 from review_portal.store import audit, items, notes, settling
-from review_portal.store.annotations import Desk, Placement, check_answer, insert_annotation
+from review_portal.store.annotations import (
+    Desk,
+    Placement,
+    check_answer,
+    insert_annotation,
+    parse_answer,
+)
 from review_portal.store.campaigns import find_campaign
 from review_portal.store.tables import annotation, item, item_content
 
@@ -96,6 +102,14 @@ def disputes(
     ]
     audit.append(connection, now, *events)
     return tuple(found)
+
+
+def answer_of(connection: Connection, item_id: bytes, letter: str) -> Answer | None:
+    """Returns the answer of a dispute that stands under a letter, or None without any."""
+    number = items.find_item_number(connection, item_id)
+    standing = () if number is None else settling.standing_annotations(connection, number)
+    place = ord(letter) - 65
+    return parse_answer(standing[place].answer_key) if place < len(standing) else None
 
 
 def adjudicate(connection: Connection, desk: Desk, decision: Decision) -> Receipt | Refusal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, Row, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from model_bundle.label_schema import LabelSchema
@@ -25,12 +25,14 @@ class CampaignSettings:
         gold_ratio: Share of an expert's queue that is hidden gold, in [0, 0.5].
         gold_first_count: Gold items among an expert's first ones.
         repeat_ratio: Share of an expert's own items that come again, in [0, 0.5].
-        auto_threshold: Calibrated confidence above which items are labeled without an expert;
-            0 switches it off.
+        auto_threshold: Confidence from which items are labeled without an expert, where settled
+            suggestions of the model version support it; 0 switches it off.
+        auto_accuracy: How often such suggestions must be right at the least, in [0.5, 1).
         auto_audit_ratio: Share of such items that an expert checks all the same.
         share_class_index: Whether outcomes name the class.
         skill: Only experts with this skill see items; empty for all.
-        confidence_shown: Whether experts see the suggestion and its confidence.
+        confidence_shown: Whether experts see the suggestion and its confidence. Without them,
+            their answers are blind to the model.
     """
 
     is_held: bool = False
@@ -41,6 +43,7 @@ class CampaignSettings:
     gold_first_count: int = 5
     repeat_ratio: float = 0.05
     auto_threshold: float = 0.0
+    auto_accuracy: float = 0.95
     auto_audit_ratio: float = 0.1
     share_class_index: bool = True
     skill: str = ""
@@ -207,6 +210,50 @@ def put_settings(connection: Connection, campaign_id: bytes, settings: CampaignS
         campaign.update()
         .where(campaign.c.campaign_id == campaign_id)
         .values(settings=json.dumps(asdict(settings), sort_keys=True))
+    )
+
+
+@dataclass(frozen=True)
+class SchemaVersion:
+    """One version of a campaign's classes.
+
+    Attributes:
+        version: Its number.
+        classes: Class names in order.
+        mapping: Per class of the version before its index here, None where it went; empty for
+            the first version.
+    """
+
+    version: int
+    classes: tuple[str, ...]
+    mapping: tuple[int | None, ...]
+
+
+def schema_versions(connection: Connection, campaign_id: bytes) -> tuple[SchemaVersion, ...]:
+    """Returns all versions of a campaign's label schema that came here, oldest first."""
+    rows = connection.execute(
+        select(label_schema)
+        .where(label_schema.c.campaign_id == campaign_id)
+        .order_by(label_schema.c.version)
+    )
+    return tuple(
+        SchemaVersion(
+            row.version,
+            LabelSchema.from_json(row.canonical_json.encode()).classes,
+            tuple(json.loads(row.mapping)) if row.mapping else (),
+        )
+        for row in rows
+    )
+
+
+def put_mapping(
+    connection: Connection, campaign_id: bytes, version: int, mapping: list[int | None]
+) -> None:
+    """Says what the classes of the version before are in this one."""
+    connection.execute(
+        update(label_schema)
+        .where(label_schema.c.campaign_id == campaign_id, label_schema.c.version == version)
+        .values(mapping=json.dumps(mapping))
     )
 
 

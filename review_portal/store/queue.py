@@ -7,7 +7,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
@@ -247,6 +247,16 @@ def _queued(row: Row[tuple[object, ...]]) -> QueuedItem:
         candidate_id=row.candidate_id,
         content_sha256=row.content_sha256,
         priority=row.priority,
+    )
+
+
+def without_suggestions(queued: tuple[QueuedItem, ...]) -> tuple[QueuedItem, ...]:
+    """Returns items as experts see them who answer blind to the model."""
+    return tuple(
+        replace(
+            entry, suggestion_index=None, confidence=None, prototype_class=None, probabilities=b""
+        )
+        for entry in queued
     )
 
 

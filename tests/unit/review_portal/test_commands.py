@@ -15,6 +15,7 @@ import httpx
 import pytest
 from portal_bench import CAMPAIGN_ID, CLASSES, PASSWORD, fresh_token, new_campaign
 
+from model_bundle.label_schema import LabelSchema
 from review_portal.__main__ import main
 from review_portal.config import load_config, parse_config
 from review_portal.errors import ConfigInvalid
@@ -128,6 +129,21 @@ def test_campaign_settings_are_checked(folder, capsys) -> None:
     assert "double_ratio = 0.5" in capsys.readouterr().out
     assert main(["campaign", "set", "tickets", "dubble=1"]) == 1
     assert main(["campaign", "set", "tickets", "double_ratio=many"]) == 1
+
+
+def test_a_renamed_class_keeps_its_labels_once_somebody_says_so(folder, tmp_path, capsys) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", ROWS)
+    assert main(["import", "--campaign", "tickets", str(path)]) == 0
+    newer = new_campaign(schema=LabelSchema(("credit", CLASSES[0], CLASSES[2]), 2))
+    with LabelStore.open(folder) as store:
+        store.put_campaign(newer, 2.0)
+        assert sorted(e.class_index for e in store.examples(CAMPAIGN_ID)) == [1, 1, 2, 2]
+    assert main(["schema", "map", "tickets", f"{CLASSES[1]}=credit"]) == 0
+    assert f"  {CLASSES[1]} -> credit" in capsys.readouterr().out
+    with LabelStore.open(folder) as store:
+        assert sorted(e.class_index for e in store.examples(CAMPAIGN_ID)) == [0, 0, 1, 1, 2, 2]
+    assert main(["schema", "map", "tickets", f"{CLASSES[1]}=nonsense"]) == 1
+    assert "must name a class of version 1" in capsys.readouterr().err
 
 
 def test_the_example_settings_are_the_defaults_and_name_every_key() -> None:

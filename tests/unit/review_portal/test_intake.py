@@ -5,7 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 from perimeter.v1 import grant_pb2, item_pb2, item_pb2_grpc
-from portal_bench import CAMPAIGN_ID, delivery, npy, png
+from portal_bench import CAMPAIGN_ID, delivery, new_item, npy, png
+from test_label_store import decide, lease
 
 from review_portal.config import PortalConfig
 from review_portal.core.model import Kind, Refusal
@@ -188,3 +189,32 @@ def test_every_grant_reason_of_the_wire_is_known() -> None:
 
     assert set(REASONS) == {n for n in grant_pb2.GrantReason.values() if n}
     assert len(CAMPAIGN_ID) == 16
+
+
+def test_items_are_labeled_without_an_expert_only_once_labels_of_the_site_support_it(
+    bench, authority, intake, clock
+) -> None:
+    bench.set(auto_threshold=0.6, auto_accuracy=0.8, auto_audit_ratio=0.0)
+    stub = stub_for(authority, intake)
+
+    def origins() -> list[str]:
+        return [e.origin for e in bench.store.examples(CAMPAIGN_ID)]
+
+    stub.DeliverItem(delivery(authority.grant(1)), timeout=5)
+    assert origins() == []
+    made = bench.fill(41)
+    leased = lease(bench, 1, 50)
+    for entry in made[:40]:
+        decide(bench, 1, entry.item_id, 0)
+    assert len(leased) == 42
+    clock.now += 61
+    stub.DeliverItem(delivery(authority.grant(2)), timeout=5)
+    assert sorted(origins()) == ["auto", *["expert"] * 40]
+    # Suggestions that are wrong too often support nothing, whatever the site lead wishes.
+    for number in range(100, 130):
+        bench.receive(new_item(number))
+    for entry in lease(bench, 2, 50)[:29]:
+        decide(bench, 2, entry.item_id, 1)
+    clock.now += 61
+    stub.DeliverItem(delivery(authority.grant(3)), timeout=5)
+    assert origins().count("auto") == 1

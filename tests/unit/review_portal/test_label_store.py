@@ -285,7 +285,7 @@ def test_high_confidence_is_labeled_without_an_expert_only_where_allowed(bench) 
         for number in (0, 1):
             new = new_item(number, probabilities=((0.7, 0.2, 0.1), (0.5, 0.4, 0.1))[number])
             items.receive(connection, intake, new, "agent:test")
-            made.append(automatic.consider(connection, intake, new))
+            made.append(automatic.consider(connection, intake, new, 0.6))
         return made
 
     assert bench.store.database.write(work) == [True, False]

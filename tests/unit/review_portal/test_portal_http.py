@@ -97,6 +97,39 @@ def test_a_page_that_closes_late_takes_nothing_from_the_page_that_came_after(ser
     assert {e["lease_id"] for e in again} <= {e["lease_id"] for e in after}
 
 
+def test_a_campaign_can_hide_what_the_model_thinks(server, bench) -> None:
+    bench.set(confidence_shown=False)
+    bench.fill(1)
+    server.add("ada")
+    item = server.login("ada").get("/api/queue", params={"campaign": "tickets"}).json()["items"][0]
+    assert item["suggestion"] is None
+    assert item["probabilities"] == []
+    assert item["evidence"] == []
+
+
+def test_an_adjudicator_chooses_among_spans(server, bench) -> None:
+    bench.set(answer_mode="spans", double_ratio=1.0)
+    bench.fill(1)
+    server.add("max", Role.ADJUDICATOR)
+    for name, start in (("ada", 3), ("eve", 0)):
+        server.add(name)
+        client = server.login(name)
+        item = client.get("/api/queue", params={"campaign": "tickets"}).json()["items"][0]
+        spans = [{"start": start, "end": 7, "class_index": 0}]
+        body = {"item_id": item["item_id"], "spans": spans, "client_token": fresh_token()}
+        client.post("/api/annotations", json=body).raise_for_status()
+    judge = server.login("max")
+    page = judge.get("/adjudicate").text
+    assert "“card”: card" in page
+    assert "“my card”: card" in page
+    form = {"item_id": item["item_id"], "choice": "A", "note": "the shorter one"}
+    assert judge.post("/adjudicate", data=form).status_code == 303
+    key = bench.store.database.read(
+        lambda c: c.exec_driver_sql("SELECT answer_key FROM label").scalar_one()
+    )
+    assert key == "3-7:0"
+
+
 def test_undo_brings_the_item_back(server, bench) -> None:
     bench.fill(1)
     server.add("ada")
