@@ -14,16 +14,20 @@ _TINY = np.float32(1e-12)
 
 
 def density(similarity: Floats) -> Floats:
-    """How typical a sample is of its cell: cosine to the cell's centre, clipped to [0, 1].
+    """How typical a sample is of its cell: 1 at the cell's centre, 0 from a right angle on.
+
+    The angle is what is measured, not its cosine: embeddings lie close together, and a band of
+    the cosine near 1 would hold them all.
 
     Nearness to a shared centre needs no neighbours, so a stream can be scored item by item and
     sites stay comparable. Source: the federated variant of TypiClust in Mohr and Weinshall,
     "Coordination on a budget", where it beats the most typical sample at one label a class.
 
-    >>> density(np.float32([-0.5, 0.25])).tolist()
-    [0.0, 0.25]
+    >>> density(np.float32([-0.5, 0.5, 1.0])).round(2).tolist()
+    [0.0, 0.33000001311302185, 1.0]
     """
-    return np.asarray(np.clip(similarity, 0.0, 1.0), dtype=np.float32)
+    angle = np.arccos(np.clip(similarity, 0.0, 1.0))
+    return np.asarray(1.0 - angle / (np.pi / 2), dtype=np.float32)
 
 
 def typicality(embedding: Floats, *, neighbours: int = 20) -> Floats:

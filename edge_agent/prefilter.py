@@ -1,8 +1,9 @@
 """The lossless pre-filter: send only candidates that could be bought, counts for the rest.
 
-Inside one key (cell, classes, cost band) the coordinator prefers candidates by a sum of scores with
-weights of at least 0. So a candidate that ``limit`` others of its key beat in every score cannot
-be bought before all of those are, and ``limit`` is all that the site may be asked for.
+Inside one key (cell, classes, density and cost band) the coordinator prefers candidates by a sum of
+scores with weights of at least 0; density is part of the key, because some phases look for typical
+samples and others for novel ones. So a candidate that ``limit`` others of its key beat in every
+score cannot be bought before all of those are, and ``limit`` is all that the site may be asked for.
 
 A pool that was filtered is no random sample of itself: explore draws then speak about the
 candidates that were sent. A site that wants its whole pool measured sends it whole.
@@ -84,13 +85,13 @@ def beaten_by(scores: NDArray[np.uint8], limit: int) -> Integers:
 
 
 def _keys(columns: CandidateColumns) -> Integers:
-    """Equal where cell, prototype class, predicted class, runner-up class and cost are equal."""
+    """Equal where cell, all three classes, density band and cost band are equal."""
     parts = (
         columns.cell_ids,
         columns.prototype_classes,
         columns.predicted_classes,
         columns.runner_up_classes,
-        columns.density_cost >> 4,
+        columns.density_cost,
     )
     return np.unique(np.stack([p.astype(np.int64) for p in parts], 1), axis=0, return_inverse=True)[
         1
@@ -98,11 +99,6 @@ def _keys(columns: CandidateColumns) -> Integers:
 
 
 def _scores(columns: CandidateColumns) -> NDArray[np.uint8]:
-    """uint8[n, 4]: all scores that a utility may weigh."""
-    parts = (
-        columns.margins,
-        columns.entropies,
-        columns.divergence_risk & 0x3F,
-        columns.density_cost & 0x0F,
-    )
+    """uint8[n, 3]: all scores of which a utility may weigh more as better."""
+    parts = (columns.margins, columns.entropies, columns.divergence_risk & 0x3F)
     return np.stack(parts, axis=1).astype(np.uint8)

@@ -25,7 +25,9 @@ from coordinator.core.allocation.result import Allocation
 from coordinator.core.allocation.seam import allocate, certify
 
 SITES, CELLS, CLASSES = 100, 512, 10
-BAR = Switches(overlap=False, explore=False, share_cap=False, runner_up=False)
+BAR = Switches(
+    overlap=False, explore=False, share_cap=False, runner_up=False, pairs=False, novelty=False
+)
 T = TypeVar("T")
 
 

@@ -152,10 +152,12 @@ def quotas_of(pool: Pool, found: Allocation, shape: HistogramShape) -> tuple[Sit
 def histogram_policy(policy: Policy) -> Policy:
     """The policy as far as histograms can serve it: only the margin score is counted.
 
-    Runner-up classes are not in a histogram either, so their share falls to the prototype's class.
+    Runner-up classes and density are not in a histogram either, so the runner-up's share falls to
+    the prototype's class, and neither confusions nor novelty count.
     """
     weights = {phase: UtilityWeights(margin=1.0) for phase in Phase}
-    return replace(policy, weights=weights, switches=replace(policy.switches, runner_up=False))
+    known = replace(policy.switches, runner_up=False, pairs=False, novelty=False)
+    return replace(policy, weights=weights, switches=known)
 
 
 def pick_at_site(

@@ -80,6 +80,8 @@ class Switches:
     """Turns single parts of the policy off, to measure what each one is worth."""
 
     cells: bool = True
+    pairs: bool = True
+    novelty: bool = True
     classes: bool = True
     sites: bool = True
     runner_up: bool = True
@@ -100,6 +102,10 @@ class Policy:
     Attributes:
         weights: utility weights by phase.
         cell_weight: weight of diversity inside shared cells, 0 to 1.
+        pair_weight: weight of diversity among confusions, pairs of first and second guess, 0 to 1;
+            with `cell_weight` at most 1.
+        novelty_weight: most that distance from all labelled samples may count in a utility, 0 to 1;
+            how much it does follows from how uneven the labels are over the classes.
         class_weight: weight of class balance.
         site_weight: weight of the term that lets no site starve.
         explore_ratio: share of the budget drawn by chance to measure live accuracy, 0 to 1.
@@ -120,6 +126,8 @@ class Policy:
         }
     )
     cell_weight: float = 0.5
+    pair_weight: float = 0.5
+    novelty_weight: float = 0.75
     class_weight: float = 2.0
     site_weight: float = 0.02
     explore_ratio: float = 0.1
@@ -154,9 +162,12 @@ def check_policy(policy: Policy) -> None:
     Raises:
         AllocationError: names the field.
     """
-    for name in ("cell_weight", "explore_ratio", "overlap_ratio"):
+    shares = ("cell_weight", "pair_weight", "novelty_weight", "explore_ratio", "overlap_ratio")
+    for name in shares:
         if not 0.0 <= getattr(policy, name) <= 1.0:
             raise AllocationError(f"{name} must lie between 0 and 1")
+    if policy.cell_weight + policy.pair_weight > 1.0:
+        raise AllocationError("cell_weight and pair_weight must not exceed 1 together")
     for name in ("class_weight", "site_weight", "cold_labels_per_class", "hot_calibration_error"):
         if not getattr(policy, name) >= 0.0:
             raise AllocationError(f"{name} must not be negative")

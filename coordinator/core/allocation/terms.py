@@ -1,4 +1,4 @@
-"""The concave terms of a campaign: shared cells, classes by deficit, and sites."""
+"""The concave terms of a campaign: shared cells, confusions, classes by deficit, and sites."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ def build_terms(
     if policy.switches.cells and policy.cell_weight > 0:
         terms += _cell_terms(pool, policy, label_mass=label_mass)
         linear -= policy.cell_weight
+    if policy.switches.pairs and policy.pair_weight > 0:
+        terms.append(_pair_term(pool, policy, label_mass=label_mass))
+        linear -= policy.pair_weight
     if policy.switches.classes and policy.class_weight > 0:
         terms += _class_terms(pool, budget, policy, label_mass=label_mass)
     if policy.switches.sites and policy.site_weight > 0:
@@ -96,6 +99,21 @@ def _cell_terms(pool: Pool, policy: Policy, *, label_mass: float) -> list[Term]:
         family = _family("site cells", weights, base=base, scale=label_mass, power=0.5)
         terms.append(Term(family, lambda rows: pool.site_index[rows] * cells + pool.cell_ids[rows]))
     return terms
+
+
+def _pair_term(pool: Pool, policy: Policy, *, label_mass: float) -> Term:
+    """Confusions: pairs of first and second guess, so that one cycle does not buy one of them only.
+
+    The last layer's gradient of an unsure sample points from its second guess to its first, so
+    this spreads the picks over directions of the gradient without any gradient leaving a device.
+    Source of the aim: Ash et al., "Deep batch active learning by diverse, uncertain gradient lower
+    bounds", 2020 (BADGE).
+    """
+    weights = np.full(pool.class_count**2, policy.pair_weight)
+    base = np.zeros(len(weights))
+    family = _family("pairs", weights, base=base, scale=label_mass, power=0.5)
+    first, second, classes = pool.predicted_classes, pool.runner_up_classes, pool.class_count
+    return Term(family, lambda rows: first[rows].astype(np.int64) * classes + second[rows])
 
 
 def _class_terms(pool: Pool, budget: Budget, policy: Policy, *, label_mass: float) -> list[Term]:

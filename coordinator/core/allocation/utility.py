@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.policy import Phase, Policy
 from coordinator.core.allocation.pool import DENSITY_LEVELS, SCORE_LEVELS, Pool
 
+NOVELTY_GROWTH = 2.0
+"""Share of novelty per unit of class skew."""
+
 
 def single_score(
     pool: Pool, policy: Policy, phase: Phase
@@ -18,6 +21,8 @@ def single_score(
     """
     trust = pool.progress.site_trust
     if policy.switches.trust and trust is not None and (trust < 1).any():
+        return None
+    if novelty_share(pool, policy, phase) > 0.0:
         return None
     weights = policy.weights[phase].normalised()
     if np.count_nonzero(weights) != 1:
@@ -31,12 +36,13 @@ def single_score(
 def utilities(
     pool: Pool, policy: Policy, phase: Phase, rows: NDArray[np.int64] | slice = slice(None)
 ) -> NDArray[np.float32]:
-    """float32 in [0, 1]: the weighted scores of the phase, times the trust in the site.
+    """float32 in [0, 1]: weighted scores of the phase and novelty, times the trust in the site.
 
     Scores are compared as they are, not as ranks inside a site: ranks would give each site the
     same share of the top, whatever it still has to teach.
     """
-    weights = policy.weights[phase].normalised()
+    novelty = novelty_share(pool, policy, phase)
+    weights = policy.weights[phase].normalised() * np.float32(1.0 - novelty)
     columns = (pool.margins, pool.entropies, pool.divergences, pool.density_bands)
     levels = (SCORE_LEVELS, SCORE_LEVELS, SCORE_LEVELS, DENSITY_LEVELS)
     result = np.zeros(len(pool.margins[rows]), dtype=np.float32)
@@ -45,7 +51,49 @@ def utilities(
             # One table look-up per row instead of a conversion and a product.
             table = (np.arange(256) * (weight / largest)).astype(np.float32)
             result += table[column[rows]]
+    if novelty:
+        result += (novelty * novelty_ranks(pool)).astype(np.float32)[pool.density_bands[rows]]
     trust = pool.progress.site_trust
     if policy.switches.trust and trust is not None:
         result *= trust.astype(np.float32)[pool.site_index[rows]]
     return result
+
+
+def novelty_share(pool: Pool, policy: Policy, phase: Phase) -> float:
+    """How much novelty counts in a utility, in [0, 1].
+
+    Where the labels are spread evenly over the classes, doubt alone says what to ask next. Where
+    they are not, some classes may hardly be known at all, a model is not unsure of what it has
+    never seen, and what lies far from every label is worth a look.
+    """
+    if not policy.switches.novelty or phase is Phase.COLD or not len(pool):
+        return 0.0
+    if pool.density_bands.min() == pool.density_bands.max():
+        return 0.0
+    return min(policy.novelty_weight, NOVELTY_GROWTH * class_skew(pool.progress.class_labels))
+
+
+def class_skew(class_labels: NDArray[np.int64]) -> float:
+    """How uneven labels are: 0 for equal counts, towards 1 when one class has them all.
+
+    One less the effective number of classes (exponential of the entropy; Hill, "Diversity and
+    evenness", 1973) as a share of all classes. Without labels it is 1.
+
+    >>> class_skew(np.array([5, 5])), class_skew(np.array([9, 0])), class_skew(np.array([0, 0]))
+    (0.0, 0.5, 1.0)
+    """
+    known = class_labels[class_labels > 0].astype(np.float64)
+    if not len(known):
+        return 1.0
+    shares = known / known.sum()
+    return float(1.0 - np.exp(-(shares * np.log(shares)).sum()) / len(class_labels))
+
+
+def novelty_ranks(pool: Pool) -> NDArray[np.float64]:
+    """float64[16]: share of the candidates that are denser than each band, ties counted half.
+
+    A rank over all sites, because how far "far" is depends on the model version.
+    """
+    counts = np.bincount(pool.density_bands, minlength=DENSITY_LEVELS + 1).astype(np.float64)
+    denser = counts.sum() - np.cumsum(counts)
+    return np.asarray((denser + counts / 2) / counts.sum(), dtype=np.float64)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.errors import AllocationError
-from coordinator.core.allocation.policy import Policy, Reason, Switches
+from coordinator.core.allocation.policy import Phase, Policy, Reason, Switches
 from coordinator.core.allocation.result import digest_inputs
 from coordinator.core.allocation.seam import allocate
 from coordinator.core.allocation.setting import explore, make_setting
+from coordinator.core.allocation.utility import novelty_share, utilities
 
 _spec = importlib.util.spec_from_file_location(
     "allocation_pools", Path(__file__).with_name("allocation_pools.py")
@@ -116,11 +117,52 @@ def test_every_site_with_candidates_is_explored_when_the_share_allows():
 
 def test_without_terms_the_most_uncertain_are_bought():
     pool = make_pool(300, cost_bands=np.zeros(300, np.uint8))
-    off = Switches(cells=False, classes=False, sites=False, explore=False, share_cap=False)
+    off = Switches(
+        cells=False,
+        pairs=False,
+        novelty=False,
+        classes=False,
+        sites=False,
+        explore=False,
+        share_cap=False,
+    )
     result = run(pool, make_budget(pool, 40), Policy(switches=off))
     bought = pool.margins[result.rows]
     assert len(result) == 40
     assert bought.min() >= np.sort(pool.margins)[-40]
+
+
+def test_novelty_counts_only_where_labels_are_uneven_over_the_classes():
+    pool = make_pool(300)
+    nines = np.full(pool.class_count, 9)
+    even = replace(pool, progress=replace(pool.progress, class_labels=nines))
+    skewed_labels = np.ones(pool.class_count, np.int64)
+    skewed_labels[0] = 90
+    skewed = replace(pool, progress=replace(pool.progress, class_labels=skewed_labels))
+    assert novelty_share(even, Policy(), Phase.WARM) < 1e-9
+    assert novelty_share(skewed, Policy(), Phase.WARM) == Policy().novelty_weight
+    assert novelty_share(skewed, Policy(), Phase.COLD) == 0.0
+    worth = utilities(skewed, Policy(), Phase.WARM)
+    same_margin = pool.margins == np.bincount(pool.margins).argmax()
+    far, near = pool.density_bands[same_margin].argmin(), pool.density_bands[same_margin].argmax()
+    assert worth[same_margin][far] > worth[same_margin][near]
+
+
+def test_one_confusion_does_not_take_the_whole_cycle():
+    rows = 400
+    guess = np.repeat([0, 1], rows // 2).astype(np.uint16)
+    pool = make_pool(
+        rows,
+        predicted_classes=guess,
+        runner_up_classes=(guess + 1).astype(np.uint16),
+        margins=np.where(guess == 0, 60, 50).astype(np.uint8),
+        cost_bands=np.zeros(rows, np.uint8),
+    )
+    off = Switches(cells=False, novelty=False, classes=False, sites=False, explore=False)
+    policy = Policy(cell_weight=0.0, pair_weight=1.0, switches=off)
+    mixed = run(pool, make_budget(pool, 40), policy)
+    greedy = run(pool, make_budget(pool, 40), replace(policy, switches=replace(off, pairs=False)))
+    assert (guess[greedy.rows] == 1).sum() < 5 < 10 < (guess[mixed.rows] == 1).sum()
 
 
 def test_a_site_without_experts_gets_nothing():

@@ -29,7 +29,15 @@ sys.modules["allocation_pools"] = pools
 _spec.loader.exec_module(pools)
 make_pool, make_budget = pools.make_pool, pools.make_budget
 
-ONE_PARTITION = Switches(classes=False, sites=False, overlap=False, explore=False, share_cap=False)
+ONE_PARTITION = Switches(
+    pairs=False,
+    novelty=False,
+    classes=False,
+    sites=False,
+    overlap=False,
+    explore=False,
+    share_cap=False,
+)
 
 
 def run(pool, budget, policy, seed=7):

@@ -67,7 +67,7 @@ def columns(rows, seed=0, cells=3):
     rows=st.integers(0, 150),
     limit=st.integers(0, 12),
     seed=st.integers(0, 50),
-    weights=st.tuples(*[st.floats(0, 1)] * 4).filter(lambda w: sum(w) > 0.01),
+    weights=st.tuples(*[st.floats(0, 1)] * 3).filter(lambda w: sum(w) > 0.01),
 )
 def test_whatever_the_weights_the_best_of_each_key_are_sent(rows, limit, seed, weights):
     made = columns(rows, seed)
