@@ -10,6 +10,9 @@ from typing import Any
 from federation.errors import RequestInvalid
 
 OPTIMIZERS = ("sgd", "adam")
+OBJECTIVES = ("labels", "views")
+PSEUDO_LABELS = ("soft", "threshold")
+SPREADS = ("none", "cells", "graph")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,22 @@ class LocalSettings:
         proximal_mu: FedProx pull to the round's start (Li et al., 2020); 0 for none.
         balance: Exponent in [0, 1] that weights a class by its rarity at the site; 0 for none.
         group_count_min: Sums over fewer examples than this are not reported, 1 to 1000.
+        objective: labels, or views: the round learns from unlabelled samples only, that changed
+            views of a sample belong together.
+        unlabelled_weight: Weight of guessed classes of unlabelled samples beside the labels, 0 to
+            10; 0 for none. Rounds ramp it up.
+        unlabelled_batch: Unlabelled samples per step, 1 to 65536.
+        unlabelled_max: Most unlabelled samples that a site uses in a round, 1 to 20000.
+        pseudo_labels: soft teaches every guess by its certainty, threshold the likeliest class
+            where it passes a bar that adapts by class.
+        pseudo_precision: threshold: share of right guesses asked for among calibration examples,
+            above 0 to 1.
+        pool_prior: How far guesses bend to the site's own share of classes, 0 to 1. It helps where
+            sites hold few classes each, and misleads where the first model is poor.
+        spread: Guesses take turns with their neighbours' (graph) or with the labels in their cell
+            of the code book (cells); none for neither.
+        input_noise: Strength of the changes to inputs while training, 0 to 10 in units of their
+            spread (text: share of n-grams lost); 0 for none.
     """
 
     local_epochs: int = 4
@@ -37,6 +56,15 @@ class LocalSettings:
     proximal_mu: float = 0.0
     balance: float = 0.0
     group_count_min: int = 3
+    objective: str = "labels"
+    unlabelled_weight: float = 0.0
+    unlabelled_batch: int = 48
+    unlabelled_max: int = 1500
+    pseudo_labels: str = "soft"
+    pseudo_precision: float = 0.95
+    pool_prior: float = 1.0
+    spread: str = "none"
+    input_noise: float = 0.0
 
     def __post_init__(self) -> None:
         rules = {
@@ -49,6 +77,15 @@ class LocalSettings:
             "proximal_mu": 0 <= self.proximal_mu <= 1000,
             "balance": 0 <= self.balance <= 1,
             "group_count_min": 1 <= self.group_count_min <= 1000,
+            "objective": self.objective in OBJECTIVES,
+            "unlabelled_weight": 0 <= self.unlabelled_weight <= 10,
+            "unlabelled_batch": 1 <= self.unlabelled_batch <= 65536,
+            "unlabelled_max": 1 <= self.unlabelled_max <= 20_000,
+            "pseudo_labels": self.pseudo_labels in PSEUDO_LABELS,
+            "pseudo_precision": 0 < self.pseudo_precision <= 1,
+            "pool_prior": 0 <= self.pool_prior <= 1,
+            "spread": self.spread in SPREADS,
+            "input_noise": 0 <= self.input_noise <= 10,
         }
         for name, holds in rules.items():
             if not holds:

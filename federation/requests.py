@@ -57,6 +57,9 @@ class RoundSettings:
         noise_multiplier: Gaussian noise on the mean, as a share of clip norm over sites; needs a
             clip norm; 0 for none (McMahan et al., "Learning differentially private recurrent
             language models", 2018).
+        weight_power: A site counts by its labels to this power, 0 to 1: 1 for every label alike, 0
+            for every site alike.
+        pretrain_rounds: The first rounds learn from unlabelled samples alone; 0 to rounds - 1.
     """
 
     rounds: int = 8
@@ -70,6 +73,8 @@ class RoundSettings:
     final_rate_ratio: float = 0.1
     update_clip_norm: float = 0.0
     noise_multiplier: float = 0.0
+    weight_power: float = 1.0
+    pretrain_rounds: int = 0
 
     def __post_init__(self) -> None:
         rules = {
@@ -84,6 +89,8 @@ class RoundSettings:
             "final_rate_ratio": 0 < self.final_rate_ratio <= 1,
             "update_clip_norm": self.update_clip_norm >= 0,
             "noise_multiplier": 0 <= self.noise_multiplier <= 100,
+            "weight_power": 0 <= self.weight_power <= 1,
+            "pretrain_rounds": 0 <= self.pretrain_rounds < self.rounds,
         }
         for name, holds in rules.items():
             if not holds:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from federation import frames, messages
-from federation.aggregation import AggregationSettings, Update, aggregate
+from federation.aggregation import AggregationSettings, ServerState, Update, aggregate
 from federation.checkpoint import RoundState
 from federation.errors import QuorumMissed
 from federation.local_settings import LocalSettings
@@ -35,6 +35,8 @@ from federation.screening import (
 )
 from federation.statistics import GroupSums, accuracy, next_code_book
 
+RAMP_START = 0.125
+RAMP_LENGTH = 0.25
 AfterRound = Callable[[RoundState, Mapping[str, Any]], RoundState]
 
 
@@ -93,8 +95,11 @@ def next_state(
 ) -> tuple[RoundState, dict[str, Any]]:
     """Returns the state after a round, and the facts of the round. Pure."""
     number = state.round_number + 1
-    updates = _clipped(state.arrays, verdict.updates, plan.rounds.update_clip_norm)
-    arrays, server = aggregate(state.arrays, updates, state.server, plan.aggregation)
+    weighted = _weighted(verdict.updates, plan.rounds.weight_power)
+    updates = _clipped(state.arrays, weighted, plan.rounds.update_clip_norm)
+    # What moved the model while it learnt without labels says nothing of the way from here.
+    server = ServerState() if number == plan.rounds.pretrain_rounds + 1 else state.server
+    arrays, server = aggregate(state.arrays, updates, server, plan.aggregation)
     arrays = _noised(arrays, plan, number, len(updates))
     rng = np.random.default_rng([plan.seed, number, 1])
     cells = sum_groups([reply.cells for reply in verdict.replies.values()])
@@ -139,11 +144,25 @@ def quorum(rounds: RoundSettings, site_count: int) -> int:
 
 
 def local_of(plan: RunPlan, rounds_done: int) -> LocalSettings:
-    """Returns the sites' settings of the next round: the step size falls along a half cosine."""
-    total, last = plan.rounds.rounds, plan.rounds.final_rate_ratio
-    place = min(1.0, rounds_done / max(1, total - 1))
+    """Returns the sites' settings of the next round.
+
+    Rounds of pre-training come first. Then the step size falls along a half cosine, and guessed
+    classes count from `RAMP_START` of the rounds on, fully after another `RAMP_LENGTH` of them:
+    first guesses are poor.
+    """
+    before, last = plan.rounds.pretrain_rounds, plan.rounds.final_rate_ratio
+    if rounds_done < before:
+        return replace(plan.local, objective="views")
+    done, total = rounds_done - before, plan.rounds.rounds - before
+    place = min(1.0, done / max(1, total - 1))
     share = last + (1 - last) * (1 + math.cos(math.pi * place)) / 2
-    return replace(plan.local, learning_rate=plan.local.learning_rate * share)
+    ramp = min(1.0, max(0.0, (done / total - RAMP_START) / RAMP_LENGTH))
+    return replace(
+        plan.local,
+        objective="labels",
+        learning_rate=plan.local.learning_rate * share,
+        unlabelled_weight=plan.local.unlabelled_weight * ramp,
+    )
 
 
 def sum_groups(groups: list[GroupSums]) -> GroupSums | None:
@@ -210,6 +229,10 @@ def _mean_loss(verdict: UpdateVerdict) -> float:
     total = sum(update.weight for update in verdict.updates)
     losses = [verdict.replies[u.site].loss * u.weight for u in verdict.updates]
     return sum(losses) / total if total else 0.0
+
+
+def _weighted(updates: tuple[Update, ...], power: float) -> tuple[Update, ...]:
+    return tuple(replace(update, weight=update.weight**power) for update in updates)
 
 
 def _clipped(arrays: Arrays, updates: tuple[Update, ...], clip_norm: float) -> list[Update]:

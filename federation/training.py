@@ -22,10 +22,11 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from federation import dense_steps, torch_engine
+from federation import dense_steps, torch_engine, views
 from federation.dataset import Examples, SiteData, from_samples
 from federation.local_settings import OPTIMIZERS, LocalSettings
 from federation.networks import Arrays, NetworkSpec, check_arrays, initial_arrays
+from federation.pool_lessons import PoolLessons, Taught
 from federation.statistics import (
     Calibration,
     Counts,
@@ -111,9 +112,10 @@ class SiteTrainer:
         self._device = torch_engine.choose_device(device)
         torch_engine.reproducible(self._device, thread_count=thread_count)
         self._train, self._test = data.train, data.test
-        self._train_input = self._on_device(data.train)
         self._test_input = self._on_device(data.test)
         self._train_classes = torch.from_numpy(data.train.classes).to(self._device)
+        self._pool = PoolLessons(spec, data, self._device)
+        self._train_input = self._pool.labelled if len(data.train) else None
 
     @property
     def example_count(self) -> int:
@@ -135,10 +137,10 @@ class SiteTrainer:
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch_engine.seed(self._device, task.seed)
-            if dense_steps.are_possible(self.spec, local, self._device):
-                parameters, loss = self._descend_dense(parameters, local, task.seed)
+            if local.objective == "views":
+                loss = self._pool.pretrain(parameters, local, task.seed)
             else:
-                loss = self._descend(parameters, local, task.seed)
+                parameters, loss = self._taught(parameters, local, task)
         trained = torch_engine.to_arrays(parameters)
         return SiteUpdate(trained, len(self._train), loss, cells, table)
 
@@ -205,7 +207,11 @@ class SiteTrainer:
         return logits, embedding
 
     def _descend(
-        self, parameters: torch_engine.Parameters, local: LocalSettings, seed: int
+        self,
+        parameters: torch_engine.Parameters,
+        local: LocalSettings,
+        seed: int,
+        taught: Taught | None,
     ) -> float:
         assert self._train_input is not None
         start = {name: tensor.clone() for name, tensor in parameters.items()}
@@ -213,14 +219,18 @@ class SiteTrainer:
             tensor.requires_grad = True
         optimizer = _optimizer(parameters, local)
         weights = _class_weights(self._train.classes, self.spec.class_count, local.balance)
-        class_weights = torch.from_numpy(weights).to(self._device)
-        votes = _resampling(len(self._train), self.spec.committee_count, seed).to(self._device)
+        lesson = _Lesson(
+            torch.from_numpy(weights).to(self._device),
+            _resampling(len(self._train), self.spec.committee_count, seed).to(self._device),
+            local.input_noise,
+            taught,
+        )
         epoch_loss = 0.0
         for rows in _epochs(len(self._train), local, seed):
             loss_sum = torch.zeros((), device=self._device)
             for batch in rows:
                 index = batch.to(self._device)
-                loss = self._loss(parameters, index, class_weights, votes)
+                loss = self._loss(parameters, index, lesson)
                 if local.proximal_mu:
                     loss = loss + local.proximal_mu / 2 * _distance(parameters, start)
                 optimizer.zero_grad(set_to_none=True)
@@ -231,8 +241,20 @@ class SiteTrainer:
             epoch_loss = float(loss_sum) / len(self._train)
         return epoch_loss
 
+    def _taught(
+        self, parameters: torch_engine.Parameters, local: LocalSettings, task: TrainTask
+    ) -> tuple[torch_engine.Parameters, float]:
+        taught = self._pool.taught(parameters, local, task.code_book, task.seed)
+        if dense_steps.are_possible(self.spec, local, self._device):
+            return self._descend_dense(parameters, local, task.seed, taught)
+        return parameters, self._descend(parameters, local, task.seed, taught)
+
     def _descend_dense(
-        self, parameters: torch_engine.Parameters, local: LocalSettings, seed: int
+        self,
+        parameters: torch_engine.Parameters,
+        local: LocalSettings,
+        seed: int,
+        taught: Taught | None,
     ) -> tuple[torch_engine.Parameters, float]:
         """The same descent for small dense networks, without automatic differentiation."""
         assert self._train_input is not None
@@ -243,34 +265,59 @@ class SiteTrainer:
         epoch_loss = 0.0
         for rows in _epochs(len(classes), local, seed):
             order, loss_sum, start = torch.cat(rows).numpy(), 0.0, 0
-            x, wanted, counts = inputs[order], targets[order], weights[order]
+            inputs_now, targets_now, weights_now = inputs[order], targets[order], weights[order]
             for batch in rows:
                 part = slice(start, start + len(batch))
-                shares = counts[part] / counts[part].sum()
-                loss_sum += steps.step(x[part], wanted[part], shares) * len(batch)
+                x, wanted = inputs_now[part], targets_now[part]
+                shares = weights_now[part] / weights_now[part].sum()
+                if taught is not None:
+                    x, wanted, shares = taught.joined(x, wanted, shares)
+                if local.input_noise:
+                    x = self._changed(torch.from_numpy(x), local.input_noise).numpy()
+                loss_sum += steps.step(x, wanted, shares) * len(batch)
                 start = part.stop
             epoch_loss = loss_sum / len(classes)
         return steps.parameters(), epoch_loss
 
-    def _loss(
-        self,
-        parameters: torch_engine.Parameters,
-        index: Tensor,
-        class_weights: Tensor,
-        votes: Tensor,
-    ) -> Tensor:
+    def _changed(self, x: Tensor, strength: float) -> Tensor:
+        return views.changed(self.spec.family, x, strength, self._pool.spread)
+
+    def _loss(self, parameters: torch_engine.Parameters, index: Tensor, lesson: _Lesson) -> Tensor:
         assert self._train_input is not None
-        classes = self._train_classes[index]
+        classes, rows = self._train_classes[index], len(index)
+        x, taught = self._train_input[index], lesson.taught
+        if taught is not None:
+            x = torch.cat([x, taught.draw()])
         with self._autocast():
-            x = self._train_input[index]
+            x = self._changed(x, lesson.input_noise)
             outputs = torch_engine.forward(self.spec, parameters, x, training=True)
-        loss = F.cross_entropy(outputs["logits"].float(), classes, weight=class_weights)
+        logits = outputs["logits"].float()
+        loss = F.cross_entropy(logits[:rows], classes, weight=lesson.class_weights)
+        if taught is not None:
+            loss = loss + taught.loss(logits[rows:])
         if self.spec.committee_count:
-            ballots = outputs["committee_logits"].float().transpose(1, 2)
+            ballots = outputs["committee_logits"][:rows].float().transpose(1, 2)
             targets = classes[:, None].expand(-1, self.spec.committee_count)
             each = F.cross_entropy(ballots, targets, reduction="none")
-            loss = loss + (each * votes[index]).mean()
+            loss = loss + (each * lesson.votes[index]).mean()
         return loss
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What stays the same in all steps of a round.
+
+    Attributes:
+        class_weights: float32[C].
+        votes: float32[n, members], weight of each example for each member of the committee.
+        input_noise: Strength of changes to inputs.
+        taught: Guessed classes of the pool, None where they do not count.
+    """
+
+    class_weights: Tensor
+    votes: Tensor
+    input_noise: float
+    taught: Taught | None
 
 
 def warm_up(device: str = "auto") -> None:

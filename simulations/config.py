@@ -125,6 +125,16 @@ class TrainingConfig:
         embedding_width: columns of the embedding.
         cell_count: cells of the shared code book.
         warm_start: continue from the last cycle's model instead of seeded parameters.
+        unlabelled_weight: weight of guessed classes of the sites' unlabelled samples, 0 for none.
+        unlabelled_batch: unlabelled samples per step.
+        unlabelled_max: most unlabelled samples that a site uses in a round.
+        pseudo_labels: `soft` or `threshold`.
+        pseudo_precision: share of right guesses that `threshold` asks of calibration examples.
+        pool_prior: how far guesses bend to a site's own share of classes, 0 to 1.
+        spread: `none`, `cells` or `graph`: what guesses take from their neighbours.
+        input_noise: strength of changes to inputs while training, 0 for none.
+        weight_power: a site counts by its labels to this power, 0 to 1.
+        pretrain_rounds: rounds before the first cycle that learn from unlabelled samples alone.
     """
 
     rounds: int = 40
@@ -136,6 +146,16 @@ class TrainingConfig:
     embedding_width: int = 64
     cell_count: int = 64
     warm_start: bool = False
+    unlabelled_weight: float = 0.0
+    unlabelled_batch: int = 48
+    unlabelled_max: int = 1500
+    pseudo_labels: str = "soft"
+    pseudo_precision: float = 0.95
+    pool_prior: float = 1.0
+    spread: str = "none"
+    input_noise: float = 0.0
+    weight_power: float = 1.0
+    pretrain_rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -281,6 +301,16 @@ def _check(config: SimulationConfig) -> None:
         "[budget] site_cost_bands": all(0 <= band <= 7 for band in budget.site_cost_bands),
         "[expert] accuracy": 0 < expert.accuracy <= 1,
         "[expert] abstain_ratio": 0 <= expert.abstain_ratio < 1,
+        "[training] unlabelled_weight": 0 <= config.training.unlabelled_weight <= 10,
+        "[training] unlabelled_batch": config.training.unlabelled_batch >= 1,
+        "[training] unlabelled_max": 1 <= config.training.unlabelled_max <= 20_000,
+        "[training] pseudo_labels": config.training.pseudo_labels in ("soft", "threshold"),
+        "[training] pseudo_precision": 0 < config.training.pseudo_precision <= 1,
+        "[training] pool_prior": 0 <= config.training.pool_prior <= 1,
+        "[training] spread": config.training.spread in ("none", "cells", "graph"),
+        "[training] input_noise": 0 <= config.training.input_noise <= 10,
+        "[training] weight_power": 0 <= config.training.weight_power <= 1,
+        "[training] pretrain_rounds": 0 <= config.training.pretrain_rounds <= 1000,
         "[simulation] strategies": bool(run.strategies),
         "[simulation] seeds": run.seeds >= 1,
         "[simulation] trainer": run.trainer in TRAINERS,

@@ -83,6 +83,7 @@ class Run:
         self._world = world
         self._learner = learner
         self._inputs = dataset.train[world.rows]
+        self._pretrained: Model | None = None
 
     def play(self, strategy: Strategy, started: Model) -> tuple[list[CurvePoint], float]:
         """Plays all cycles.
@@ -100,14 +101,14 @@ class Run:
             self._drift(cycle)
             selection = self._select(strategy, state, cycle)
             self._ask(selection, state, cycle)
-            base = state.model if self._config.training.warm_start else self._learner.initial()
-            state.model = self._learner.train(base, self.examples(state.labels))
+            base = state.model if self._config.training.warm_start else self._initial()
+            state.model = self._train(base, state.labels)
             curve.append(self._point(cycle, state))
         return curve, state.selection_seconds
 
     def start_model(self) -> Model:
         """The model that the start labels give."""
-        return self._learner.train(self._learner.initial(), self.examples(self._start_labels()))
+        return self._train(self._initial(), self._start_labels())
 
     def examples(self, labels: NDArray[np.int64]) -> dict[str, Examples]:
         """Labelled examples by site, as the label stores would give them."""
@@ -116,6 +117,28 @@ class Run:
             places = np.flatnonzero((self._world.sites == site) & (labels >= 0))
             found[name] = self._learner.examples(self._inputs[places], labels[places])
         return found
+
+    def unlabelled(self, labels: NDArray[np.int64]) -> dict[str, Examples]:
+        """The rest of each site's pool, where the trainer learns from it."""
+        training = self._config.training
+        if not training.unlabelled_weight and not training.pretrain_rounds:
+            return {}
+        found: dict[str, Examples] = {}
+        for site, name in enumerate(self._world.site_ids):
+            places = np.flatnonzero((self._world.sites == site) & (labels < 0))
+            found[name] = self._learner.unlabelled(self._inputs[places])
+        return found
+
+    def _initial(self) -> Model:
+        """The seeded model, after what the pool alone teaches, where that is wanted."""
+        if self._pretrained is None:
+            labels = self._start_labels()
+            sites, free = self.examples(labels), self.unlabelled(labels)
+            self._pretrained = self._learner.pretrain(self._learner.initial(), sites, free)
+        return self._pretrained
+
+    def _train(self, base: Model, labels: NDArray[np.int64]) -> Model:
+        return self._learner.train(base, self.examples(labels), self.unlabelled(labels))
 
     def _start_labels(self) -> NDArray[np.int64]:
         labels = np.full(len(self._world), -1, dtype=np.int64)

@@ -19,7 +19,7 @@ import numpy as np
 
 from federation.checkpoint import RoundState
 from federation.client_app import Handle, make_app
-from federation.dataset import Examples, SiteData
+from federation.dataset import Examples, SiteData, no_examples
 from federation.flower_transport import FlowerTransport
 from federation.in_process import desk_for
 from federation.round_loop import RunPlan, run_rounds
@@ -30,13 +30,16 @@ START_SECONDS = 180.0
 POLL_SECONDS = 0.2
 
 
-def train_rounds(plan: RunPlan, state: RoundState, sites: dict[str, Examples]) -> RoundState:
+def train_rounds(
+    plan: RunPlan, state: RoundState, sites: dict[str, Examples], free: dict[str, Examples]
+) -> RoundState:
     """Runs all rounds of a plan on Flower's engine.
 
     Args:
         plan: the production plan.
         state: where to start.
         sites: labelled examples by site; sites without any take no part.
+        free: unlabelled samples by site, where they have any.
 
     Raises:
         SimulationError: the engine ended without a result.
@@ -48,6 +51,7 @@ def train_rounds(plan: RunPlan, state: RoundState, sites: dict[str, Examples]) -
     with tempfile.TemporaryDirectory(prefix="perimeter-simulation-") as place:
         for number, name in enumerate(names):
             _write(Path(place) / f"{number}.npz", sites[name])
+            _write(Path(place) / f"{number}.free.npz", free.get(name, no_examples()))
         return _simulate(plan, state, names, place)
 
 
@@ -108,12 +112,15 @@ def _handle_in(place: str) -> Callable[[Any], Handle]:
 @lru_cache(maxsize=64)
 def desk_at(place: str, number: int) -> TrainerDesk:
     """The desk of one site, kept warm inside an actor."""
-    with np.load(Path(place) / f"{number}.npz", allow_pickle=False) as arrays:
+    train, free = (_read(Path(place) / f"{number}{part}.npz") for part in ("", ".free"))
+    return desk_for(SiteData(train, no_examples(), free))
+
+
+def _read(path: Path) -> Examples:
+    with np.load(path, allow_pickle=False) as arrays:
         classes = arrays["__classes__"]
         inputs = {name: arrays[name] for name in arrays if name != "__classes__"}
-    none = np.zeros(0, dtype=np.int64)
-    train = Examples(inputs, classes, np.zeros(len(classes), dtype=np.bool_))
-    return desk_for(SiteData(train, Examples({}, none, none.astype(np.bool_))))
+    return Examples(inputs, classes, np.zeros(len(classes), dtype=np.bool_))
 
 
 def _write(path: Path, examples: Examples) -> None:

@@ -7,7 +7,7 @@ A test shows that it gives the same parameters as the deployed message path.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from federation.aggregation import AggregationSettings, ServerState, Update
 from federation.checkpoint import RoundState
-from federation.dataset import Examples, SiteData
+from federation.dataset import Examples, SiteData, no_examples, unlabelled_examples
 from federation.local_settings import LocalSettings
 from federation.messages import UpdateReply
 from federation.networks import Arrays, NetworkSpec, initial_arrays
@@ -36,6 +36,20 @@ from simulations.datasets import Dataset
 
 Floats = NDArray[np.float32]
 CODE_BOOK_STEPS = 12
+LOCAL_KEYS = (
+    "local_epochs",
+    "batch_size",
+    "learning_rate",
+    "unlabelled_weight",
+    "unlabelled_batch",
+    "unlabelled_max",
+    "pseudo_labels",
+    "pseudo_precision",
+    "pool_prior",
+    "spread",
+    "input_noise",
+)
+"""Keys of `[training]` that are the production's local settings under the same name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +97,7 @@ class Learner:
     def local(self) -> LocalSettings:
         """Local training as configured."""
         return LocalSettings(
-            local_epochs=self.config.local_epochs,
-            batch_size=self.config.batch_size,
-            learning_rate=self.config.learning_rate,
+            **{name: getattr(self.config, name) for name in LOCAL_KEYS},
         )
 
     def plan(self) -> RunPlan:
@@ -94,30 +106,69 @@ class Learner:
             campaign_id="00" * 16,
             run_key="simulation",
             spec=self.spec,
-            rounds=RoundSettings(rounds=self.config.rounds, cell_count=self.config.cell_count),
+            rounds=RoundSettings(
+                rounds=self.config.rounds,
+                cell_count=self.config.cell_count,
+                weight_power=self.config.weight_power,
+            ),
             local=self.local(),
             aggregation=AggregationSettings(server_momentum=self.config.server_momentum),
             label_counts={},
             seed=self.seed,
         )
 
-    def train(self, start: Model, sites: dict[str, Examples]) -> Model:
-        """Federated training on the sites' labelled examples."""
-        trainers = {name: self.trainer(found) for name, found in sites.items() if len(found)}
+    def train(
+        self, start: Model, sites: dict[str, Examples], free: dict[str, Examples] | None = None
+    ) -> Model:
+        """Federated training on the sites' labelled examples, and on unlabelled ones where given.
+
+        Args:
+            start: where to start.
+            sites: labelled examples by site; sites without any take no part.
+            free: unlabelled samples by site.
+        """
+        free = free or {}
+        trainers = {n: self.trainer(e, free.get(n)) for n, e in sites.items() if len(e)}
         plan, book = self.plan(), start.code_book
         state = RoundState(0, start.arrays, ServerState(), np.zeros((0, book.shape[1]), np.float32))
         if self.flower:
             from simulations.flower_engine import train_rounds
 
-            arrays = train_rounds(plan, state, sites).arrays
+            arrays = train_rounds(plan, state, sites, free).arrays
             return self._described(arrays, book, trainers, sites)
-        for number in range(plan.rounds.rounds):
-            local = local_of(plan, number)
-            seed = int(np.random.default_rng([self.seed, number]).integers(1 << 31))
-            replies = {n: self._reply(t, state, local, seed) for n, t in trainers.items()}
-            updates = tuple(Update(n, r.arrays, float(r.example_count)) for n, r in replies.items())
-            state, _ = next_state(plan, state, UpdateVerdict(updates, replies, {}))
+        for _ in range(plan.rounds.rounds):
+            state = self._round(plan, state, trainers, book)
         return self._described(state.arrays, book, trainers, sites)
+
+    def pretrain(
+        self, start: Model, sites: dict[str, Examples], free: dict[str, Examples]
+    ) -> Model:
+        """The start after rounds that learn from unlabelled samples alone, if any are wanted.
+
+        In production they are the first rounds of a campaign's first run; later runs begin with
+        the released version. Here every cycle begins with the model that this gives.
+        """
+        count = self.config.pretrain_rounds
+        if not count:
+            return start
+        plan, book = self.plan(), start.code_book
+        rounds = replace(plan.rounds, rounds=count + 1, pretrain_rounds=count)
+        plan = replace(plan, rounds=rounds)
+        trainers = {n: self.trainer(e, free.get(n)) for n, e in sites.items() if len(e)}
+        state = RoundState(0, start.arrays, ServerState(), np.zeros((0, book.shape[1]), np.float32))
+        for _ in range(count):
+            state = self._round(plan, state, trainers, book)
+        return replace(start, arrays=state.arrays)
+
+    def _round(
+        self, plan: RunPlan, state: RoundState, trainers: dict[str, SiteTrainer], book: Floats
+    ) -> RoundState:
+        number = state.round_number
+        seed = int(np.random.default_rng([self.seed, number]).integers(1 << 31))
+        task, local = TrainTask(seed, code_book=book, measure=False), local_of(plan, number)
+        replies = {n: self._reply(t, state, local, task) for n, t in trainers.items()}
+        updates = tuple(Update(n, r.arrays, float(r.example_count)) for n, r in replies.items())
+        return next_state(plan, state, UpdateVerdict(updates, replies, {}))[0]
 
     def train_alone(self, start: Model, examples: Examples, *, epochs: int) -> Arrays:
         """Training at one site only, for strategies that compare a local model."""
@@ -129,9 +180,10 @@ class Learner:
         task = TrainTask(self.seed, measure=False)
         return self.trainer(examples).train(start.arrays, local, task).arrays
 
-    def trainer(self, examples: Examples) -> SiteTrainer:
+    def trainer(self, examples: Examples, free: Examples | None = None) -> SiteTrainer:
         """The production trainer on some examples, without a test split."""
-        return SiteTrainer(SiteData(examples, self.empty()), self.spec, device="cpu")
+        data = SiteData(examples, no_examples(), no_examples() if free is None else free)
+        return SiteTrainer(data, self.spec, device="cpu")
 
     def predict(self, arrays: Arrays, inputs: NDArray[Any]) -> tuple[Floats, Floats]:
         """Logits and embeddings of input rows."""
@@ -145,12 +197,16 @@ class Learner:
 
     def empty(self) -> Examples:
         """No examples."""
-        return Examples({}, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
+        return no_examples()
+
+    def unlabelled(self, inputs: NDArray[Any]) -> Examples:
+        """Wraps input rows that nobody has labelled."""
+        return unlabelled_examples({self.dataset.input_name: inputs}, len(inputs))
 
     def _reply(
-        self, trainer: SiteTrainer, state: RoundState, local: LocalSettings, seed: int
+        self, trainer: SiteTrainer, state: RoundState, local: LocalSettings, task: TrainTask
     ) -> UpdateReply:
-        found = trainer.train(state.arrays, local, TrainTask(seed, measure=False))
+        found = trainer.train(state.arrays, local, task)
         none = GroupSums(
             np.zeros(0, np.int64), np.zeros((0, self.spec.embedding_width), np.float32)
         )

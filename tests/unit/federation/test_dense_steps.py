@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from federation import dense_steps
-from federation.dataset import Examples, SiteData
+from federation.dataset import Examples, SiteData, unlabelled_examples
 from federation.local_settings import LocalSettings
 from federation.networks import NetworkSpec, initial_arrays
 from federation.training import SiteTrainer, TrainTask
@@ -27,12 +27,14 @@ def examples(count: int) -> Examples:
     [
         LocalSettings(local_epochs=3, learning_rate=0.05),
         LocalSettings(local_epochs=2, balance=0.5, weight_decay=0.01, gradient_norm=0.5),
+        LocalSettings(local_epochs=2, unlabelled_weight=0.7, spread="graph", input_noise=0.4),
     ],
 )
 def test_a_written_out_descent_ends_where_torch_ends(
     local: LocalSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = SiteTrainer(SiteData(examples(53), examples(0)), SPEC, device="cpu")
+    pool = unlabelled_examples(examples(90).inputs, 90)
+    trainer = SiteTrainer(SiteData(examples(53), examples(0), pool), SPEC, device="cpu")
     start, task = initial_arrays(SPEC, seed=1), TrainTask(7, measure=False)
     written = trainer.train(start, local, task)
     monkeypatch.setattr(dense_steps, "are_possible", lambda *_: False)
