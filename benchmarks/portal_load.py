@@ -125,9 +125,9 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def log_in(client: httpx.AsyncClient, number: int) -> None:
+async def log_in(client: httpx.AsyncClient, username: str) -> None:
     token = (await client.get("/api/session")).json()["csrf_token"]
-    form = {"username": f"expert-{number}", "password": PASSWORD, "csrf_token": token}
+    form = {"username": username, "password": PASSWORD, "csrf_token": token}
     answer = await client.post("/login", data=form)
     assert answer.status_code == 303, answer.text
     client.headers["X-CSRF-Token"] = (await client.get("/api/session")).json()["csrf_token"]
@@ -177,7 +177,7 @@ async def run(url: str, arguments: argparse.Namespace, measured: Measured) -> in
         httpx.AsyncClient(base_url=url, timeout=30, limits=limits) for _ in range(arguments.experts)
     ]
     for number, client in enumerate(clients):
-        await log_in(client, number)
+        await log_in(client, f"expert-{number}")
     until = time.perf_counter() + arguments.minutes * 60
     counts = await asyncio.gather(
         *(

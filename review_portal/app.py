@@ -62,6 +62,7 @@ def create_app(portal: Portal) -> FastAPI:
     app.add_exception_handler(StoreError, store_failed)
     for module in MODULES:
         app.include_router(module.router)
+    pages.compile_templates()
     app.mount("/static", StaticFiles(directory=PACKAGE / "static"), name="static")
     app.add_middleware(Perimeter, tls=portal.uses_tls)
     return app

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, Select, select
 
 from review_portal.core.model import Campaign
 from review_portal.errors import StoreMissing
-from review_portal.store import audit, counters, items
+from review_portal.store import audit, counters, items, site_totals
 from review_portal.store import campaigns as campaign_rows
 from review_portal.store.bulk_import import ImportedItem, import_chunk
 from review_portal.store.database import FILE_NAME, Database
@@ -69,6 +69,8 @@ class LabelStore:
         if not read_only:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(place / FILE_NAME, read_only=read_only)
+        if not read_only:
+            database.write(site_totals.recount_if_missing)
         return cls(database, KeyRing(place / "keys", read_only=read_only))
 
     def __enter__(self) -> LabelStore:

@@ -12,6 +12,7 @@ from review_portal.coordinator_link import CoordinatorLink
 from review_portal.egress.archive import EgressArchive
 from review_portal.hints import Hints
 from review_portal.label_store import LabelStore
+from review_portal.quality_reports import QualityReports
 from review_portal.texts import Catalogues, load_catalogues
 
 PACKAGE = Path(__file__).parent
@@ -31,6 +32,7 @@ class Portal:
         egress: Record of what left the site.
         link: To the coordinator; None while the portal is not enrolled.
         wake: Asks the link for a turn.
+        quality: Quality of each campaign.
         hints: Adds calibrated confidence and typical words to items; None leaves them out.
     """
 
@@ -41,6 +43,7 @@ class Portal:
     secret: bytes
     catalogues: Catalogues
     egress: EgressArchive
+    quality: QualityReports
     link: CoordinatorLink | None = None
     wake: Callable[[], None] = field(default=lambda: None)
     hints: Hints | None = None
@@ -68,6 +71,7 @@ def open_portal(
         secret=secret,
         catalogues=load_catalogues(PACKAGE / "locales"),
         egress=EgressArchive(config.folder),
+        quality=QualityReports(store.database, clock),
         link=link,
         hints=Hints(store, clock),
         wake=link.wake if link is not None else lambda: None,

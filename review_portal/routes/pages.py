@@ -41,6 +41,12 @@ NAVIGATION = (
 )
 
 
+def compile_templates() -> None:
+    """Compiles all templates, so that the first visitor does not wait for it."""
+    for name in TEMPLATES.list_templates():
+        TEMPLATES.get_template(name)
+
+
 def locale_of(request: Request, portal: Portal, own: str) -> str:
     """Returns the language of a page."""
     return choose_locale(

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from review_portal.core.agreement_intervals import Estimate
@@ -14,7 +15,6 @@ from review_portal.core.model import Refusal
 from review_portal.routes.choosing import chosen_campaign
 from review_portal.routes.guard import PortalOf, Quality, Refused
 from review_portal.routes.pages import page
-from review_portal.store import quality
 
 router = APIRouter()
 
@@ -51,8 +51,7 @@ async def quality_page(
     known, chosen = chosen_campaign(portal, campaign)
     found = None
     if chosen is not None:
-        wanted = chosen
-        found = await portal.store.database.read_soon(lambda c: quality.report(c, wanted))
+        found = await run_in_threadpool(portal.quality.of, chosen)
     context = {
         "campaigns": known,
         "chosen": chosen,
@@ -76,7 +75,7 @@ async def quality_json(portal: PortalOf, _: Quality, campaign: str) -> dict[str,
     wanted = next((c for c in known if c.name == campaign), None)
     if wanted is None:
         raise Refused(404, Refusal("CAMPAIGN_UNKNOWN", "this site takes part in no such campaign"))
-    found = await portal.store.database.read_soon(lambda c: quality.report(c, wanted))
+    found = await run_in_threadpool(portal.quality.of, wanted)
     shown = asdict(found)
     shown["alerts"] = [{**asdict(a), "kind": a.kind.value} for a in found.alerts]
     return shown

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select, update
 
 from review_portal.core.model import Campaign, ItemState, NewItem, Purpose, SlotState
-from review_portal.store import audit, counters, outbox
+from review_portal.store import audit, counters, outbox, site_totals
 from review_portal.store.campaigns import CampaignSettings
 from review_portal.store.database import insert_row
 from review_portal.store.sealing import KeyRing
@@ -141,6 +141,13 @@ def receive(connection: Connection, intake: Intake, new: NewItem, actor: str) ->
     if state is ItemState.OPEN:
         open_slots(connection, number)
     if new.grant is not None:
+        site_totals.note_asked(
+            connection,
+            new.campaign_id,
+            at=intake.now,
+            version=new.grant.model_version,
+            reason=new.grant.reason.value,
+        )
         released = outbox.OutcomeRow(new.grant.grant_id, new.campaign_id, "RELEASED")
         outbox.put(connection, released, send_after=intake.now)
     audit.append(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from review_portal.store import site_totals
 from review_portal.store.tables import outbox
 
 FINAL_STATES = frozenset({"LABELED", "ABSTAINED", "EXPIRED", "DECLINED", "REFUSED"})
@@ -38,7 +39,7 @@ class OutcomeRow:
 
 def put(connection: Connection, row: OutcomeRow, *, send_after: float) -> None:
     """Queues an outcome. The first final one of a grant holds; later ones change nothing."""
-    connection.execute(
+    added = connection.execute(
         insert(outbox)
         .values(
             grant_id=row.grant_id,
@@ -52,6 +53,14 @@ def put(connection: Connection, row: OutcomeRow, *, send_after: float) -> None:
         )
         .on_conflict_do_nothing()
     )
+    if added.rowcount == 1:
+        _count(connection, row, 1)
+
+
+def _count(connection: Connection, row: OutcomeRow, change: int) -> None:
+    site_totals.note_left(connection, row.campaign_id, row.state, "total", change)
+    if row.class_index_plus_one:
+        site_totals.note_left(connection, row.campaign_id, row.state, "named", change)
 
 
 def take_back(connection: Connection, grant_id: bytes) -> str | None:
@@ -61,15 +70,17 @@ def take_back(connection: Connection, grant_id: bytes) -> str | None:
         None when nothing stands any more; the state when it may have been counted already.
     """
     found = connection.execute(
-        select(outbox.c.state, outbox.c.claimed_at).where(
-            outbox.c.grant_id == grant_id, outbox.c.is_final
-        )
+        select(outbox).where(outbox.c.grant_id == grant_id, outbox.c.is_final)
     ).first()
     if found is None:
         return None
     if found.claimed_at is not None:
         return str(found.state)
     connection.execute(delete(outbox).where(outbox.c.grant_id == grant_id, outbox.c.is_final))
+    gone = OutcomeRow(
+        grant_id, found.campaign_id, found.state, class_index_plus_one=found.class_index_plus_one
+    )
+    _count(connection, gone, -1)
     return None
 
 
@@ -104,15 +115,20 @@ def claim(connection: Connection, now: float, *, count: int = 1000) -> tuple[Out
 def mark_sent(connection: Connection, answered: Sequence[tuple[int, str]], now: float) -> None:
     """Notes what the coordinator answered, as (outbox id, state)."""
     for outbox_id, state in answered:
-        connection.execute(
+        row = connection.execute(
             update(outbox)
-            .where(outbox.c.outbox_id == outbox_id)
+            .where(outbox.c.outbox_id == outbox_id, outbox.c.sent_at.is_(None))
             .values(sent_at=now, answered_state=state)
-        )
+            .returning(outbox.c.campaign_id, outbox.c.state)
+        ).first()
+        if row is not None:
+            site_totals.note_left(connection, row.campaign_id, row.state, "sent")
 
 
 def waiting_count(connection: Connection) -> int:
     """Returns how many outcomes wait."""
-    return connection.execute(
-        select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))
-    ).scalar_one()
+    counted = connection.exec_driver_sql(
+        "SELECT coalesce(sum(CASE WHEN name GLOB 'left.*.total' THEN value ELSE -value END), 0) "
+        "FROM counter WHERE name GLOB 'left.*.total' OR name GLOB 'left.*.sent'"
+    )
+    return int(counted.scalar_one())

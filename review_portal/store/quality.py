@@ -107,6 +107,16 @@ class QualityReport:
     alerts: tuple[Alert, ...]
 
 
+def newest_change(connection: Connection) -> int:
+    """Returns a number that is another one once anything was decided since."""
+    rows = connection.exec_driver_sql(
+        "SELECT coalesce((SELECT max(annotation_id) FROM annotation), 0) "
+        "+ coalesce((SELECT max(label_id) FROM label), 0) "
+        "+ coalesce((SELECT sum(schema_version) FROM campaign), 0)"
+    )
+    return int(rows.scalar_one())
+
+
 def report(connection: Connection, campaign: Campaign) -> QualityReport:
     """Measures everything about a campaign, over its newest 200,000 annotations."""
     names = _names(connection)

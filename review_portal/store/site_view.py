@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Integer, cast, func, select
 
 from review_portal.core.model import ItemState, Refusal
-from review_portal.store import audit, items, outbox
+from review_portal.store import audit, counters, items, outbox, site_totals
 from review_portal.store.tables import annotation, item, label
-from review_portal.store.tables import outbox as outbox_rows
 
 RECENT_DAYS = 14
 SECONDS_PER_DAY = 86400
@@ -68,41 +67,40 @@ class DayOfWork:
 
 def asked(connection: Connection, campaign_id: bytes, limit: int = 30) -> tuple[Asked, ...]:
     """Returns what the federation asked of this site, newest first."""
+    held = _held_counts(connection, campaign_id)
+    keys = {}
+    for name, count in counters.counts(connection, campaign_id).items():
+        if name.startswith(site_totals.ASKED):
+            day, version, reason = name.removeprefix(site_totals.ASKED).split(".", 2)
+            keys[int(day), int(version), reason] = count
+    newest = sorted(keys, key=lambda key: (-key[0], -key[1], key[2]))[:limit]
+    return tuple(Asked(*key, keys[key], held.get(key, 0)) for key in newest)
+
+
+def _held_counts(connection: Connection, campaign_id: bytes) -> dict[tuple[int, int, str], int]:
     day = cast(item.c.received_at / SECONDS_PER_DAY, Integer)
-    held = func.sum(cast(item.c.state == ItemState.HELD.value, Integer))
     rows = connection.execute(
-        select(
-            day.label("day"),
-            item.c.grant_model_version,
-            item.c.grant_reason,
-            func.count().label("total"),
-            held.label("held"),
-        )
-        .where(item.c.campaign_id == campaign_id, item.c.grant_id.is_not(None))
-        .group_by("day", item.c.grant_model_version, item.c.grant_reason)
-        .order_by(day.desc(), item.c.grant_model_version.desc())
-        .limit(limit)
+        select(day, item.c.grant_model_version, item.c.grant_reason, func.count())
+        .where(item.c.campaign_id == campaign_id, item.c.state == ItemState.HELD.value)
+        .group_by(day, item.c.grant_model_version, item.c.grant_reason)
     )
-    return tuple(
-        Asked(int(r.day), r.grant_model_version, r.grant_reason, r.total, int(r.held or 0))
-        for r in rows
-    )
+    return {(int(d), version, reason): count for d, version, reason, count in rows}
 
 
 def left(connection: Connection, campaign_id: bytes) -> tuple[Left, ...]:
     """Returns the outcomes that left the site, by state."""
-    rows = connection.execute(
-        select(
-            outbox_rows.c.state,
-            func.count(outbox_rows.c.sent_at).label("sent"),
-            func.count().label("total"),
-            func.sum(cast(outbox_rows.c.class_index_plus_one > 0, Integer)).label("named"),
-        )
-        .where(outbox_rows.c.campaign_id == campaign_id)
-        .group_by(outbox_rows.c.state)
-        .order_by(outbox_rows.c.state)
-    )
-    return tuple(Left(r.state, r.sent, r.total - r.sent, int(r.named or 0)) for r in rows)
+    counted = counters.counts(connection, campaign_id)
+    found = {}
+    for name in counted:
+        if name.startswith(site_totals.LEFT):
+            state = name.removeprefix(site_totals.LEFT).partition(".")[0]
+            total, sent, named = (
+                counted.get(f"{site_totals.LEFT}{state}.{sort}", 0)
+                for sort in ("total", "sent", "named")
+            )
+            if total:
+                found[state] = Left(state, sent, total - sent, named)
+    return tuple(found[state] for state in sorted(found))
 
 
 def work_by_day(connection: Connection, campaign_id: bytes, now: float) -> tuple[DayOfWork, ...]:

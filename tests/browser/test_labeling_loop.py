@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from browser_bench import listen, settle, start_server
@@ -52,6 +53,7 @@ def test_one_key_per_decision_and_nothing_but_the_keyboard(bench, server, login)
     server.add("ada")
     page = login("ada")
     for key in ["Enter", "2", "3", "1", "0", "Enter"] * 5:
+        page.wait_for_selector("#desk:not([data-item=''])")
         before = page.get_attribute("#desk", "data-item")
         page.keyboard.press(key)
         assert page.get_attribute("#desk", "data-item") != before
@@ -69,30 +71,40 @@ def test_a_new_expert_gives_a_first_label_without_any_click_but_login(bench, ser
     settle(lambda: classes_of(bench) == [0])
 
 
-def test_the_next_item_is_painted_before_anybody_notices(bench, server, login) -> None:
-    bench.fill(48)
+def test_the_next_item_is_there_before_the_server_has_answered(bench, server, login) -> None:
+    bench.fill(15)
     server.add("ada")
     page = login("ada")
-    # From key down to two frames later, when the next item is on the screen.
-    took = page.evaluate(
-        """async () => {
-          const took = [];
-          const frame = () => new Promise((done) => requestAnimationFrame(done));
-          for (let n = 0; n < 40; n += 1) {
-            const before = document.getElementById('desk').dataset.item;
-            const began = performance.now();
+    held: list = []
+    is_over = threading.Event()
+
+    def hold(route) -> None:
+        if is_over.is_set():
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/api/annotations/batch", hold)
+    # Milliseconds until it is painted: `benchmarks/portal_browser.py`.
+    seen = page.evaluate(
+        """() => {
+          const seen = [];
+          for (let n = 0; n < 14; n += 1) {
             document.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true }));
-            document.getElementById('item').getBoundingClientRect();
-            if (document.getElementById('desk').dataset.item === before) throw new Error('stuck');
-            took.push(performance.now() - began);
-            await frame();
-            await new Promise((done) => setTimeout(done, 30));
+            seen.push(document.getElementById('desk').dataset.item);
           }
-          return took.sort((a, b) => a - b);
+          return seen;
         }"""
     )
-    assert took[len(took) // 2] <= 20
-    assert took[int(len(took) * 0.95)] <= 50
+    assert len(set(seen)) == 14
+    assert "" not in seen
+    assert classes_of(bench) == []
+    page.wait_for_selector("#sync[data-state=waiting]")
+    is_over.set()
+    for route in held:
+        route.continue_()
+    saved(page)
+    settle(lambda: classes_of(bench) == [0] * 14)
 
 
 def test_undo_takes_the_last_decision_back_and_only_that(bench, server, login) -> None:

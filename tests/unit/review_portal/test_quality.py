@@ -8,14 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from portal_bench import CAMPAIGN_ID, fresh_token, new_item
 from sqlalchemy import select
-from test_label_store import decide, examples, labels, lease, outcomes
+from test_label_store import decide, examples, labels, lease, outcomes, undo
 
 from review_portal.core.calibration import SettledSuggestion, reliability_bins
 from review_portal.core.checks import CheckRecord, CheckShares, disguise, plan_checks
 from review_portal.core.confidence import calibrated
 from review_portal.core.model import Answer, Decision, NewItem, Role
 from review_portal.hints import Hints
-from review_portal.store import adjudicating, annotations, bulk, people, quality, queue, site_view
+from review_portal.quality_reports import QualityReports
+from review_portal.store import (
+    adjudicating,
+    annotations,
+    bulk,
+    outbox,
+    people,
+    quality,
+    queue,
+    site_totals,
+    site_view,
+)  # fmt: skip
 from review_portal.store.tables import item, slot
 
 
@@ -301,3 +312,49 @@ def test_what_left_the_site_is_counted(bench) -> None:
     decide(bench, 1, made[0].item_id, 1)
     left = bench.store.database.read(lambda c: site_view.left(c, CAMPAIGN_ID))
     assert {row.state: row.waiting_count for row in left} == {"LABELED": 1, "RELEASED": 2}
+
+
+def test_totals_that_grow_with_each_event_are_those_of_the_rows(bench) -> None:
+    bench.set(is_held=True)
+    bench.fill(3)
+    bench.set(is_held=False)
+    made = [new_item(number) for number in range(10, 14)]
+    bench.receive(*made)
+    lease(bench, 1)
+    for place, entry in enumerate(made):
+        decide(bench, 1, entry.item_id, None if place == 0 else place % 3)
+    undo(bench, 1)
+
+    def send(connection):
+        rows = outbox.claim(connection, bench.clock())
+        outbox.mark_sent(connection, [(row.outbox_id, row.state) for row in rows] * 2, 5.0)
+
+    bench.store.database.write(send)
+
+    def shown(connection):
+        return (
+            site_view.asked(connection, CAMPAIGN_ID),
+            site_view.left(connection, CAMPAIGN_ID),
+            outbox.waiting_count(connection),
+        )
+
+    grown = bench.store.database.read(shown)
+    bench.store.database.write(site_totals.recount)
+    assert bench.store.database.read(shown) == grown
+    assert [(row.count, row.held_count) for row in grown[0]] == [(7, 3)]
+    assert {row.state: (row.sent_count, row.waiting_count) for row in grown[1]} == {
+        "ABSTAINED": (0, 1), "LABELED": (0, 2), "RELEASED": (7, 0),
+    }  # fmt: skip
+    assert grown[2] == 3
+
+
+def test_quality_is_worked_out_at_most_once_a_minute(bench, clock) -> None:
+    campaign = bench.store.campaign("tickets")
+    reports = QualityReports(bench.store.database, clock)
+    first = reports.of(campaign)
+    made = bench.fill(1)[0]
+    lease(bench, 1)
+    decide(bench, 1, made.item_id, 0)
+    assert reports.of(campaign) is first
+    clock.now += 61
+    assert [entry.decision_count for entry in reports.of(campaign).experts] == [1]
