@@ -137,6 +137,30 @@ class Access:
         with self._hashing:
             return self._hasher.hash(password)
 
+    def change_password(self, person_id: int, username: str, *, old: str, new: str) -> bool:
+        """Gives somebody the password of their choice and ends all of their sessions.
+
+        Returns:
+            False when the old one is wrong, or was tried too often.
+
+        Raises:
+            PasswordWeak: The new one breaks the rules.
+        """
+        now = self._clock()
+        row = self._database.read(lambda c: people.find_login(c, username))
+        may_try = self._may_try(f"name:{username}", self._config.login_per_minute, now)
+        if row is None or not may_try or not self._matches(row.password_hash, old):
+            return False
+        changes = {"password_hash": self.hash_password(username, new)}
+
+        def work(connection: Connection) -> None:
+            people.change_person(connection, person_id, changes)
+            event = audit.Event(f"person:{person_id}", "password.changed", str(person_id))
+            audit.append(connection, now, event)
+
+        self._database.write(work)
+        return True
+
     def log_in(self, username: str, password: str, *, address: str) -> Visitor | Refusal:
         """Checks a password and opens a session. Takes the same time for unknown users."""
         now = self._clock()

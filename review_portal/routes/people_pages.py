@@ -150,6 +150,26 @@ def _key(name: str) -> str:
     return {"Space": " "}.get(name, name)[:20]
 
 
+@router.post("/account/password", include_in_schema=False)
+async def change_password(
+    portal: PortalOf,
+    visitor: VisitorOf,
+    old: Annotated[str, Form(max_length=256)],
+    new: Annotated[str, Form(max_length=256)],
+) -> Response:
+    """Changes one's own password; every session ends, this one too."""
+    person = visitor.person
+    try:
+        done = await asyncio.to_thread(
+            portal.access.change_password, person.person_id, person.username, old=old, new=new
+        )
+    except AccessError as error:
+        raise Refused(409, Refusal("PASSWORD_WEAK", str(error))) from None
+    if not done:
+        raise Refused(409, Refusal("PASSWORD_WRONG", "the old password is wrong"))
+    return RedirectResponse("/login", 303)
+
+
 @router.put("/api/preferences", tags=["session"])
 async def put_preferences(
     portal: PortalOf, visitor: VisitorOf, body: PreferencesBody

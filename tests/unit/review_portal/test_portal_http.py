@@ -317,6 +317,21 @@ def test_a_session_ends_by_logout_idleness_age_and_lockout(server, clock) -> Non
     assert client.get("/api/campaigns").status_code == 401
 
 
+def test_everybody_changes_their_own_password_and_every_session_ends(server, bench) -> None:
+    server.add("ada")
+    client, other = server.login("ada"), server.login("ada")
+    for old, new, status in (
+        ("wrong wrong wrong", "a much better one", 409),
+        (PASSWORD, "short", 409),
+        (PASSWORD, "a much better one", 303),
+    ):
+        answer = client.post("/account/password", data={"old": old, "new": new})
+        assert answer.status_code == status
+    assert other.get("/api/campaigns").status_code == 401
+    assert server.portal.access.log_in("ada", PASSWORD, address="x").reason == "LOGIN_WRONG"
+    assert server.portal.access.log_in("ada", "a much better one", address="x").person
+
+
 def test_passwords_are_hashed_with_argon2id_at_full_strength() -> None:
     hashed = STRONG_HASHER.hash(PASSWORD)
     assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=1$")

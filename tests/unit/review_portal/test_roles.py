@@ -39,6 +39,7 @@ ALLOWED = {
     ("GET", "/egress/export"): {LEAD, AUDITOR},
     ("GET", "/audit"): {LEAD, AUDITOR},
     ("GET", "/account"): EVERYBODY,
+    ("POST", "/account/password"): EVERYBODY,
     ("POST", "/account"): EVERYBODY,
     ("POST", "/account/tokens"): EVERYBODY,
     ("POST", "/account/tokens/{token_id}/revoke"): EVERYBODY,
