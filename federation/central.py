@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,16 @@ from federation.checkpoint import RoundState
 from federation.errors import CheckpointInvalid, FederationError, RequestInvalid
 from federation.networks import Arrays, initial_arrays
 from federation.requests import TrainingRequest
-from federation.round_loop import RunPlan, Transport, ask_reports, quorum, run_rounds, sum_groups
+from federation.round_loop import (
+    RunPlan,
+    Transport,
+    ask_reports,
+    learns_from_pool,
+    plain_plan,
+    quorum,
+    run_rounds,
+    sum_groups,
+)
 from federation.screening import ReportVerdict
 from federation.statistics import (
     Calibration,
@@ -41,6 +50,7 @@ from model_bundle.manifest import PART_CODE_BOOK, PART_MODEL, Bundle, unpack
 
 FACTS_NAME = "facts.json"
 ARRAYS_NAME = "arrays.frame"
+POOL, PLAIN = "pool", "plain"
 _NODE_PAUSE_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
@@ -99,25 +109,96 @@ def train_run(
     Raises:
         QuorumMissed: Too few sites; finished rounds are kept, a later call resumes.
     """
-    plan, folder, digest = plan_of(request), request.folder, request.digest()
-    state = checkpoint.resume(folder, start_state(request), digest)
-    total = plan.rounds.rounds
-    run_files.write_state(folder, "training", round_number=state.round_number, rounds=total)
+    courses = courses_of(request)
+    total = sum(course.plan.rounds.rounds for course in courses)
+    begun = checkpoint.resume(request.folder, start_state(request), request.digest())
+    _note_round(request, begun.round_number, _Progress(0, total, clock))
     _await_sites(request, transport, clock=clock, pause=pause)
+    found: dict[str, Assessment] = {}
+    for course in courses:
+        done = sum(courses[i].plan.rounds.rounds for i in range(len(found)))
+        state = _run_course(request, course, transport, _Progress(done, total, clock))
+        verdict, silent = ask_reports(course.plan, transport, state)
+        found[course.name] = assess(request, state, verdict, silent)
+    save_assessment(request.folder, better(found), request.digest())
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """One way to train in a run.
+
+    Attributes:
+        name: pool (as the request says) or plain (without unlabelled samples).
+        plan: Its rounds.
+        folder: Where its checkpoints lie.
+    """
+
+    name: str
+    plan: RunPlan
+    folder: Path
+
+
+def courses_of(request: TrainingRequest) -> list[Course]:
+    """Returns what a run trains: one course, or a second one to compare the first with."""
+    plan = plan_of(request)
+    first = Course(POOL, plan, request.folder)
+    if not learns_from_pool(plan) or not plan.rounds.compare_plain:
+        return [first]
+    return [first, Course(PLAIN, plain_plan(plan), request.folder / PLAIN)]
+
+
+def better(found: Mapping[str, Assessment]) -> Assessment:
+    """Returns the assessment of the course that is kept, with both accuracies among its facts.
+
+    The estimate is the gate's: accuracy on the sites' test examples. A tie goes to the pool where
+    anything was measured, to plain training where nothing was. Pure.
+    """
+    if len(found) == 1:
+        return next(iter(found.values()))
+    measured = {name: float(one.evaluation["accuracy"]) for name, one in found.items()}
+    examples = int(found[POOL].evaluation["example_count"])
+    keeps = examples and measured[POOL] >= measured[PLAIN]
+    kept = POOL if keeps else PLAIN
+    facts = {**found[kept].facts, "kept": kept, "compared": measured}
+    return replace(found[kept], facts=facts)
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """Rounds of earlier courses, rounds in all, and the clock."""
+
+    done: int
+    total: int
+    clock: Callable[[], float]
+
+
+def _run_course(
+    request: TrainingRequest, course: Course, transport: Transport, progress: _Progress
+) -> RoundState:
+    folder, digest, clock = course.folder, request.digest(), progress.clock
+    state = checkpoint.resume(folder, start_state(request), digest)
+    _note_round(request, state.round_number, progress)
     began = clock()
 
     def after_round(following: RoundState, facts: Mapping[str, Any]) -> RoundState:
         nonlocal began
         timed = {**facts, "seconds": round(clock() - began, 3)}
         saved = checkpoint.save(folder, following, digest, timed)
-        run_files.write_state(folder, "training", round_number=saved.round_number, rounds=total)
-        _log.info("round %d of %d: %s", saved.round_number, total, timed)
+        _note_round(request, saved.round_number, progress)
+        _log.info("%s, round %d: %s", course.name, saved.round_number, timed)
         began = clock()
         return saved
 
-    state = run_rounds(plan, transport, state, after_round)
-    verdict, silent = ask_reports(plan, transport, state)
-    save_assessment(folder, assess(request, state, verdict, silent), digest)
+    return run_rounds(course.plan, transport, state, after_round)
+
+
+def _note_round(request: TrainingRequest, number: int, progress: _Progress) -> None:
+    run_files.write_state(
+        request.folder,
+        "training",
+        round_number=progress.done + number,
+        rounds=progress.total,
+    )
 
 
 def start_state(request: TrainingRequest) -> RoundState:
@@ -226,14 +307,19 @@ def load_assessment(folder: Path, request_digest: str) -> Assessment:
     return found
 
 
-def final_arrays(request: TrainingRequest) -> Arrays:
+def final_arrays(request: TrainingRequest, kept: str = "") -> Arrays:
     """Returns the parameters after the last round.
+
+    Args:
+        request: The run's order.
+        kept: Course that the assessment names; "" for the only one.
 
     Raises:
         CheckpointInvalid: The run's last round is missing or damaged.
     """
-    state = checkpoint.resume(request.folder, start_state(request), request.digest())
-    if state.round_number != request.settings.rounds.rounds:
+    course = courses_of(request)[-1 if kept == PLAIN else 0]
+    state = checkpoint.resume(course.folder, start_state(request), request.digest())
+    if state.round_number != course.plan.rounds.rounds:
         raise CheckpointInvalid(f"the run has only {state.round_number} valid rounds")
     return state.arrays
 

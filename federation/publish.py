@@ -49,7 +49,7 @@ def publish(request: TrainingRequest) -> None:
         RequestInvalid: The release key cannot be read.
     """
     found = load_assessment(request.folder, request.digest())
-    arrays = final_arrays(request)
+    arrays = final_arrays(request, str(found.facts.get("kept", "")))
     rounds = request.settings.rounds.rounds
     facts = {"rounds": rounds, "rule": request.settings.aggregation.rule, **found.facts}
     bundle = make_bundle(

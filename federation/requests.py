@@ -59,6 +59,8 @@ class RoundSettings:
             language models", 2018).
         weight_power: A site counts by its labels to this power, 0 to 1: 1 for every label alike, 0
             for every site alike.
+        compare_plain: Where a run learns from unlabelled samples, it trains without them, too, and
+            keeps the model that the sites measure better; it then takes twice the rounds.
         pretrain_rounds: The first rounds learn from unlabelled samples alone; 0 to rounds - 1.
     """
 
@@ -74,6 +76,7 @@ class RoundSettings:
     update_clip_norm: float = 0.0
     noise_multiplier: float = 0.0
     weight_power: float = 1.0
+    compare_plain: bool = True
     pretrain_rounds: int = 0
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class RoundSettings:
             "final_rate_ratio": 0 < self.final_rate_ratio <= 1,
             "update_clip_norm": self.update_clip_norm >= 0,
             "noise_multiplier": 0 <= self.noise_multiplier <= 100,
+            "compare_plain": isinstance(self.compare_plain, bool),
             "weight_power": 0 <= self.weight_power <= 1,
             "pretrain_rounds": 0 <= self.pretrain_rounds < self.rounds,
         }

@@ -165,6 +165,23 @@ def local_of(plan: RunPlan, rounds_done: int) -> LocalSettings:
     )
 
 
+def plain_plan(plan: RunPlan) -> RunPlan:
+    """The same run without unlabelled samples and what goes with them."""
+    rounds = replace(
+        plan.rounds,
+        rounds=plan.rounds.rounds - plan.rounds.pretrain_rounds,
+        pretrain_rounds=0,
+        weight_power=1.0,
+    )
+    local = replace(plan.local, unlabelled_weight=0.0, input_noise=0.0)
+    return replace(plan, rounds=rounds, local=local)
+
+
+def learns_from_pool(plan: RunPlan) -> bool:
+    """Whether unlabelled samples shape the model of a run."""
+    return bool(plan.local.unlabelled_weight or plan.rounds.pretrain_rounds)
+
+
 def sum_groups(groups: list[GroupSums]) -> GroupSums | None:
     """Adds the counts and sums of all sites; None for none.
 

@@ -134,6 +134,8 @@ class TrainingConfig:
         spread: `none`, `cells` or `graph`: what guesses take from their neighbours.
         input_noise: strength of changes to inputs while training, 0 for none.
         weight_power: a site counts by its labels to this power, 0 to 1.
+        compare_plain: compare with plain training on held-out labels, and train the better way;
+            about doubles the time.
         pretrain_rounds: rounds before the first cycle that learn from unlabelled samples alone.
     """
 
@@ -155,6 +157,7 @@ class TrainingConfig:
     spread: str = "none"
     input_noise: float = 0.0
     weight_power: float = 1.0
+    compare_plain: bool = False
     pretrain_rounds: int = 0
 
 

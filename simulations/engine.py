@@ -20,6 +20,7 @@ from simulations.config import SimulationConfig
 from simulations.datasets import Dataset
 from simulations.errors import SimulationError
 from simulations.learner import Learner, Model
+from simulations.safety import train_safely
 from simulations.view import LocalView, Selection, SelectionView
 from simulations.world import World
 
@@ -108,7 +109,7 @@ class Run:
 
     def start_model(self) -> Model:
         """The model that the start labels give."""
-        return self._train(self._initial(), self._start_labels())
+        return self._train(self._initial(), self.start_labels())
 
     def examples(self, labels: NDArray[np.int64]) -> dict[str, Examples]:
         """Labelled examples by site, as the label stores would give them."""
@@ -132,22 +133,26 @@ class Run:
     def _initial(self) -> Model:
         """The seeded model, after what the pool alone teaches, where that is wanted."""
         if self._pretrained is None:
-            labels = self._start_labels()
+            labels = self.start_labels()
             sites, free = self.examples(labels), self.unlabelled(labels)
             self._pretrained = self._learner.pretrain(self._learner.initial(), sites, free)
         return self._pretrained
 
     def _train(self, base: Model, labels: NDArray[np.int64]) -> Model:
-        return self._learner.train(base, self.examples(labels), self.unlabelled(labels))
+        sites, free = self.examples(labels), self.unlabelled(labels)
+        if free and self._config.training.compare_plain:
+            return train_safely(self._learner, base, sites, free)
+        return self._learner.train(base, sites, free)
 
-    def _start_labels(self) -> NDArray[np.int64]:
+    def start_labels(self) -> NDArray[np.int64]:
+        """The labels before the first cycle, int64[n], -1 for none."""
         labels = np.full(len(self._world), -1, dtype=np.int64)
         start = self._world.start
         labels[start] = self._world.truth[start]
         return labels
 
     def _start(self, started: Model) -> RunState:
-        labels = self._start_labels()
+        labels = self.start_labels()
         budget = self._config.budget
         most = budget.per_cycle * max(1, budget.cycles)
         ledger = Ledger()
