@@ -66,6 +66,8 @@ def coordinator_file(plan: DemoPlan) -> Path:
             "superlink_address": f"{LOOPBACK}:{ports.superlink}",
             "federation_command": (sys.executable, "-m", "federation"),
             "tick_seconds": 0.25,
+            # On a busy machine a device takes a while to read its first samples.
+            "join_grace_seconds": 60,
         },
     )
 

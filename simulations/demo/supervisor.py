@@ -248,7 +248,7 @@ def free_ports(count: int) -> list[int]:
     raise DemoTimeout("no free ports between 15000 and 32000; end some other programs")
 
 
-def wait_for_port(port: int, *, supervisor: Supervisor, timeout_seconds: float = 60.0) -> None:
+def wait_for_port(port: int, *, supervisor: Supervisor, timeout_seconds: float = 180.0) -> None:
     """Waits until something listens on a loopback port.
 
     Raises:
