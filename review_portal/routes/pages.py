@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from review_portal.core.markdown import to_html
 from review_portal.core.model import Role
 from review_portal.portal import PACKAGE, Portal
+from review_portal.routes.choosing import chosen_campaign
 from review_portal.routes.guard import LABELERS, PortalOf, find_visitor, portal_of
 from review_portal.texts import choose_locale
 
@@ -110,8 +111,7 @@ async def label_page(request: Request, portal: PortalOf, campaign: str = "") -> 
         return RedirectResponse("/login", 303)
     if visitor.person.role not in LABELERS:
         return RedirectResponse("/", 303)
-    known = portal.store.campaigns()
-    chosen = next((c for c in known if c.name == campaign), known[0] if known else None)
+    known, chosen = chosen_campaign(portal, campaign)
     locale = locale_of(request, portal, visitor.person.locale)
     texts = texts_for(request, portal, visitor.person.locale, "label.")
     boot = {
