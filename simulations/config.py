@@ -3,7 +3,7 @@
     [data]        path, kind, features, width, rows
     [federation]  partition, sites, alpha, rho, sizes, clones, rare_class_site
     [budget]      initial, per_cycle, cycles, capacity, site_cost_bands, class_floor
-    [expert]      accuracy, abstain_ratio, seconds, hourly_price
+    [expert]      accuracy, disagreement, abstain_ratio, seconds, hourly_price
     [training]    rounds, local_epochs, batch_size, learning_rate, server_momentum, …
     [scenario]    drop_out_site, drop_out_cycle, drift_cycle, drift_strength, liar_site
     [simulation]  strategies, seeds, first_seed, trainer, processes
@@ -100,12 +100,15 @@ class ExpertConfig:
 
     Attributes:
         accuracy: chance that a label is right; a wrong one is another class at random.
+        disagreement: share of samples on which experts are split: those that lie nearest to
+            another class. Such a sample gets that class from one expert in two.
         abstain_ratio: chance of "can't tell": the label comes back to the budget.
         seconds: mean seconds per decision.
         hourly_price: money per hour of an expert, for the plan.
     """
 
     accuracy: float = 1.0
+    disagreement: float = 0.0
     abstain_ratio: float = 0.0
     seconds: float = 20.0
     hourly_price: float = 60.0
@@ -303,6 +306,7 @@ def _check(config: SimulationConfig) -> None:
         "[budget] capacity": all(count >= 0 for count in budget.capacity),
         "[budget] site_cost_bands": all(0 <= band <= 7 for band in budget.site_cost_bands),
         "[expert] accuracy": 0 < expert.accuracy <= 1,
+        "[expert] disagreement": 0 <= expert.disagreement <= 1,
         "[expert] abstain_ratio": 0 <= expert.abstain_ratio < 1,
         "[training] unlabelled_weight": 0 <= config.training.unlabelled_weight <= 10,
         "[training] unlabelled_batch": config.training.unlabelled_batch >= 1,

@@ -101,6 +101,28 @@ def bars(names: Sequence[str], shares: Sequence[Sequence[float]], groups: Sequen
     )
 
 
+def lengths(names: Sequence[str], values: Sequence[float], texts: Sequence[str]) -> str:
+    """Horizontal bars of one amount per name, each with its text at the end.
+
+    >>> lengths(["a"], [2.0], ["2 labels"])[:4]
+    '<svg'
+    """
+    height, largest = 26, max([*values, 1e-9])
+    parts = []
+    for row, (name, value, text) in enumerate(zip(names, values, texts, strict=True)):
+        y, width = 8 + row * height, value / largest * 230
+        colour = COLOURS[row % len(COLOURS)]
+        parts.append(
+            f'<text x="162" y="{y + 13}" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="170" y="{y}" width="{width:.1f}" height="18" fill="{colour}"/>'
+            f'<text x="{178 + width:.1f}" y="{y + 13}">{escape(text)}</text>'
+        )
+    total = 20 + len(names) * height
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {total}" role="img" aria-label="amounts">{"".join(parts)}</svg>'
+    )
+
+
 def _svg(parts: Sequence[str], label: str) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'

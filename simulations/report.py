@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulations.advice import make_plan, plan_text
 from simulations.config import SimulationConfig
-from simulations.pictures import Line, bars, curves
+from simulations.pictures import Line, bars, curves, lengths
 from simulations.summary import area, paired_test
 from simulations.sweep import Finished
 
@@ -41,6 +41,9 @@ def make_report(
         f"<pre>{escape(plan_text(make_plan(config, runs, None)))}</pre>",
         "<h2>Summary</h2>",
         _summary_table(config, summary),
+        "<h2>Labels and money at equal quality</h2>",
+        "<p>What each strategy pays to reach the accuracy that random choice ends with.</p>",
+        _savings(config, runs, summary),
         "<h2>Learning curves</h2>",
         "<p>Lines are means over seeds, bands reach from the worst to the best seed.</p>",
     ]
@@ -97,6 +100,24 @@ def _summary_table(config: SimulationConfig, summary: dict[str, dict[str, Any]])
         "<th>area, accuracy</th><th>labels to random's final</th><th>won/tied/lost</th></tr>"
         f"{''.join(rows)}</table>"
     )
+
+
+def _savings(
+    config: SimulationConfig, runs: Sequence[Finished], summary: dict[str, dict[str, Any]]
+) -> str:
+    """Labels to random's final accuracy, and what experts cost until there."""
+    price = config.expert.seconds / 3600 * config.expert.hourly_price
+    whole = max(float(run.curve[-1]["labels"]) for run in runs)
+    values, texts = [], []
+    for found in summary.values():
+        labels = found["labels_to_random_final"]
+        values.append(whole if labels is None else float(labels))
+        if labels is None:
+            texts.append("not reached with the whole budget")
+            continue
+        saved = 1 - labels / whole
+        texts.append(f"{labels:.0f} labels, {labels * price:.0f} in money ({saved:.0%} saved)")
+    return lengths(list(summary), values, texts)
 
 
 def _line(runs: Sequence[Finished], name: str, figure: str) -> Line:

@@ -66,7 +66,9 @@ def make_world(config: SimulationConfig, dataset: Dataset, seed: int) -> World:
         rows=rows,
         sites=sites,
         site_ids=tuple(f"site-{s:03d}" for s in range(count)),
-        answers=_answers(truth, len(dataset.class_names), config, rng),
+        answers=_disputed(
+            _answers(truth, len(dataset.class_names), config, rng), rows, dataset, config, seed
+        ),
         truth=truth,
         cost_bands=_cost_bands(sites, config.budget.site_cost_bands),
         capacity=_capacity(count, config.budget.capacity),
@@ -84,6 +86,37 @@ def _answers(
     said = np.where(rng.random(len(truth)) < expert.accuracy, truth, wrong)
     unsure = rng.random(len(truth)) < expert.abstain_ratio
     return np.asarray(np.where(unsure, -1, said), dtype=np.int64)
+
+
+def _disputed(
+    answers: Integers, rows: Integers, dataset: Dataset, config: SimulationConfig, seed: int
+) -> Integers:
+    """On the samples that experts are split over, one answer in two is the other class."""
+    share = config.expert.disagreement
+    if not share:
+        return answers
+    gaps, other = _nearest_other_class(dataset, rows)
+    split = np.argsort(gaps, kind="stable")[: round(share * len(rows))]
+    coin = np.random.default_rng([seed, 4]).random(len(split)) < 0.5
+    swapped = split[coin & (answers[split] >= 0)]
+    result = answers.copy()
+    result[swapped] = other[swapped]
+    return result
+
+
+def _nearest_other_class(dataset: Dataset, rows: Integers) -> tuple[NDArray[np.float64], Integers]:
+    """How much farther the nearest other class's mean is than the own one's, and that class."""
+    flat = dataset.train.reshape(len(dataset.train), -1)[rows].astype(np.float64)
+    truth = dataset.train_classes[rows]
+    count = len(dataset.class_names)
+    gaps = np.full((len(rows), count), np.inf)
+    for group in np.unique(truth).tolist():
+        gaps[:, group] = np.linalg.norm(flat - flat[truth == group].mean(axis=0), axis=1)
+    here = np.arange(len(rows))
+    own = gaps[here, truth].copy()
+    gaps[here, truth] = np.inf
+    other = gaps.argmin(axis=1)
+    return gaps[here, other] - own, other.astype(np.int64)
 
 
 def _cost_bands(sites: Integers, bands: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -144,6 +144,18 @@ def test_experts_who_cannot_tell_give_no_label_and_a_site_that_left_gets_no_budg
     assert gone[-1].site_labels[1] == gone[0].site_labels[1]
 
 
+def test_experts_are_split_over_the_samples_nearest_to_another_class():
+    config, split = small(), small(expert={"disagreement": 0.4})
+    dataset = load_dataset(config.data)
+    plain, disputed = make_world(config, dataset, 0), make_world(split, dataset, 0)
+    changed = np.flatnonzero(disputed.answers != disputed.truth)
+    assert np.array_equal(plain.answers, plain.truth)
+    assert np.array_equal(plain.rows, disputed.rows)
+    assert np.array_equal(plain.start, disputed.start)
+    assert 0.12 < len(changed) / len(plain) < 0.28
+    assert np.array_equal(disputed.answers, make_world(split, dataset, 0).answers)
+
+
 def test_the_fast_trainer_gives_the_model_of_the_deployed_message_path(tmp_path):
     config = small()
     dataset = load_dataset(config.data)
@@ -198,7 +210,9 @@ def test_a_run_writes_results_and_a_page_and_resumes_without_repeating(tmp_path,
     wanted = {"aulc", "final_accuracy", "final_macro_f1", "labels_to_random_final"}
     assert wanted | {"wins", "ties", "losses"} <= set(results["summary"]["perimeter"])
     page = (out / "report.html").read_text()
-    assert page.count("<svg") >= 5
+    assert page.count("<svg") >= 6
+    assert "at equal quality" in page
+    assert "in money" in page
     assert "http" not in page.replace("http-equiv", "")
     assert command.main(["run", str(path), "--out", str(out)]) == 0
     assert "1/" not in capsys.readouterr().out
