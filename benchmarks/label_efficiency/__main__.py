@@ -3,22 +3,27 @@
     python -m benchmarks.label_efficiency --out DIR [--sets … --seeds N --processes N]
 
 Finished runs in DIR are not played again, so a run that was stopped goes on where it was. DIR gets
-`runs.jsonl` (every curve), `results.json` (every figure) and `table.md`.
+`runs.jsonl` (every curve), `results.json` (every figure) and `table.md`. The data sets lie in the
+folder that --data or PERIMETER_DATA names, or in `shared/data` beside the checkout.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from benchmarks.label_efficiency import protocol
 from benchmarks.label_efficiency.runs import Job, play_all
 
+BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.label_efficiency", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--features", type=Path, help="folder of prepared features; in DIR without")
     parser.add_argument("--sets", nargs="*", default=[], help="data sets; all without")
     parser.add_argument("--strategies", nargs="*", default=[], help="entrants; all without")
     parser.add_argument("--seeds", type=int, default=10)
@@ -49,6 +54,8 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
         raise SystemExit(f"unknown data sets: {', '.join(sorted(unknown))}")
     few = set(protocol.ablations())
     wanted = set(options.strategies)
+    data = options.data or Path(os.environ.get("PERIMETER_DATA", BESIDE))
+    features = options.features or options.out / "features"
     jobs = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for entrant in protocol.entrants():
@@ -57,7 +64,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
             if entrant.name in few and seed >= options.ablation_seeds:
                 continue
             cells = protocol.cells(tuple(options.sets))
-            jobs += [Job(cell, entrant, seed, options.data) for cell in cells]
+            jobs += [Job(cell, entrant, seed, data, features) for cell in cells]
     return jobs
 
 

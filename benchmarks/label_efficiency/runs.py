@@ -6,7 +6,6 @@ whenever a run is finished; what stands there is not played again.
 
 from __future__ import annotations
 
-import functools
 import json
 import multiprocessing
 import os
@@ -30,12 +29,21 @@ MOMENTA = (0.0, 0.9)
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be played."""
+    """One run to be played.
+
+    Attributes:
+        cell: where.
+        entrant: who.
+        seed: of the world.
+        data: folder of the data sets.
+        features: folder of prepared features.
+    """
 
     cell: Cell
     entrant: Entrant
     seed: int
     data: Path
+    features: Path
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -67,10 +75,14 @@ def play_all(
         processes: workers, 0 for one per core.
         seconds: after so many seconds no further run is begun, 0 for no limit.
     """
+    from benchmarks.label_efficiency.prepared import prepare
+
     out.mkdir(parents=True, exist_ok=True)
     done = {(line["cell"], line["entrant"], line["seed"]) for line in read_lines(out)}
     left = [job for job in jobs if job.key not in done]
     began = time.monotonic()
+    for job in {job.cell.subject.name: job for job in left}.values():
+        prepare(job.cell, job.data, job.features)
     with (out / "runs.jsonl").open("a", encoding="utf-8") as file:
         if file.tell():
             file.write("\n")  # ends a line that a crash cut short
@@ -86,6 +98,7 @@ def play_all(
 
 def play(job: Job) -> Line:
     """Plays one run."""
+    from benchmarks.label_efficiency.prepared import load, prepare
     from benchmarks.label_efficiency.watching import Watched, by_site
     from simulations.engine import Run
     from simulations.learner import make_learner
@@ -94,7 +107,7 @@ def play(job: Job) -> Line:
 
     began = time.process_time()
     config = configuration(job.cell, job.data, job.entrant.training)
-    dataset = _dataset(config.data)
+    dataset = load(prepare(job.cell, job.data, job.features))
     world = make_world(config, dataset, job.seed)
     run = Run(config, dataset, world, make_learner(dataset, config.training, job.seed))
     name = job.entrant.strategy
@@ -116,11 +129,12 @@ def play(job: Job) -> Line:
 
 def _pooled(job: Job, labels: Any) -> float:
     """Test accuracy of training on the same labels in one place, the better of two momenta."""
+    from benchmarks.label_efficiency.prepared import load, prepare
     from simulations.learner import make_learner
     from simulations.world import make_world
 
     config = configuration(job.cell, job.data, job.entrant.training)
-    dataset = _dataset(config.data)
+    dataset = load(prepare(job.cell, job.data, job.features))
     world = make_world(config, dataset, job.seed)
     known = labels >= 0
     best = 0.0
@@ -132,13 +146,6 @@ def _pooled(job: Job, labels: Any) -> float:
         logits, _ = learner.predict(model.arrays, dataset.test)
         best = max(best, float((logits.argmax(axis=1) == dataset.test_classes).mean()))
     return best
-
-
-@functools.cache
-def _dataset(config: Any) -> Any:
-    from simulations.datasets import load_dataset
-
-    return load_dataset(config)
 
 
 def _played(jobs: list[Job], processes: int, until: float) -> Iterator[Line]:

@@ -68,7 +68,7 @@ def test_a_short_run_of_the_protocol_goes_on_where_it_was_and_writes_its_tables(
     quick = {"rounds": 2, "local_epochs": 1}
     cell = next(cell for cell in protocol.cells(("digits",)) if cell.alpha == 0.1)
     jobs = [
-        Job(cell, protocol.Entrant(name, name, quick), 0, Path())
+        Job(cell, protocol.Entrant(name, name, quick), 0, Path(), tmp_path)
         for name in ("random", "perimeter", "perimeter-site")
     ]
     said: list[str] = []
