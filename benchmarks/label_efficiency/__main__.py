@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--features", type=Path, help="folder of prepared features; in DIR without")
     parser.add_argument("--sets", nargs="*", default=[], help="data sets; all without")
+    parser.add_argument("--only", nargs="*", default=[], help="cells whose name ends like this")
     parser.add_argument("--strategies", nargs="*", default=[], help="entrants; all without")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -64,6 +65,8 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
             if entrant.name in few and seed >= options.ablation_seeds:
                 continue
             cells = protocol.cells(tuple(options.sets))
+            if options.only:
+                cells = [cell for cell in cells if cell.name.endswith(tuple(options.only))]
             jobs += [Job(cell, entrant, seed, data, features) for cell in cells]
     return jobs
 

@@ -31,7 +31,13 @@ OURS_BY_SITE = "perimeter-site"
 """The default policy inside equal site quotas: only its score and its balance compete."""
 WHOLE_SYSTEM = "perimeter-system"
 """The default policy with the trainer's learning from unlabelled samples."""
-UNLABELLED: Mapping[str, Any] = {}
+UNLABELLED: Mapping[str, Any] = {
+    "unlabelled_weight": 1.0,
+    "spread": "graph",
+    "input_noise": 0.6,
+    "weight_power": 0.5,
+    "compare_plain": True,
+}
 """Trainer settings of the whole system."""
 
 

@@ -21,7 +21,7 @@ from benchmarks.label_efficiency.protocol import OURS_BY_SITE, Cell, Entrant, co
 Report = Callable[[str], None]
 Line = dict[str, Any]
 KEPT = ("cycle", "labels", "cost", "accuracy", "macro_f1", "worst_class_recall", "rarest_share")
-POOLED_FOR = ("random", "perimeter", "perimeter-system")
+POOLED_FOR = ("random", "perimeter")
 """Entrants whose last labels also train a pooled model."""
 MOMENTA = (0.0, 0.9)
 """Server momenta of pooled training; the better one counts."""
