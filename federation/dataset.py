@@ -5,6 +5,7 @@ Nothing in this module travels: it runs in the site's trainer only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -28,8 +29,8 @@ CALIBRATION_PARTS = 2
 """Every second test example (by a hash of its id) fits the temperature, the others measure it."""
 
 
-class StoredExample(Protocol):
-    """What the label store gives for one settled label."""
+class StoredSample(Protocol):
+    """What the label store gives for one item."""
 
     @property
     def item_id(self) -> bytes:
@@ -45,6 +46,10 @@ class StoredExample(Protocol):
     def content(self) -> bytes:
         """Masked content in the item's encoding."""
         ...
+
+
+class StoredExample(StoredSample, Protocol):
+    """What the label store gives for one settled label."""
 
     @property
     def class_index(self) -> int:
@@ -194,7 +199,21 @@ def to_examples(
     return from_samples(samples, classes, features, calibration=calibration)
 
 
-def _decoded(example: StoredExample) -> Any:
+def to_unlabelled(stored: Iterable[StoredSample], features: FeatureSpec) -> Examples:
+    """Decodes and extracts samples without a label.
+
+    One that cannot be read is left out: nobody is waiting for it, and a run must not end for it.
+    """
+    samples = []
+    for sample in stored:
+        with contextlib.suppress(DatasetInvalid):
+            if sample.kind == features.kind:
+                samples.append(_decoded(sample))
+    found = from_samples(samples, [UNKNOWN_CLASS] * len(samples), features)
+    return unlabelled_examples(found.inputs, len(found))
+
+
+def _decoded(example: StoredSample) -> Any:
     try:
         return decode(example.kind, example.content)
     except DatasetInvalid as error:
@@ -227,14 +246,27 @@ def from_samples(
     )
 
 
-def load(folder: Path, campaign_id: bytes, features: FeatureSpec, *, class_count: int) -> SiteData:
-    """Reads all settled labels of a campaign from the site's label store, without writing to it.
+@dataclass(frozen=True)
+class Wanted:
+    """What of a label store a run may learn from.
+
+    Attributes:
+        class_count: Classes of the campaign's label schema.
+        unlabelled_max: Most samples without a label, the newest first; 0 for none.
+    """
+
+    class_count: int
+    unlabelled_max: int = 0
+
+
+def load(folder: Path, campaign_id: bytes, features: FeatureSpec, wanted: Wanted) -> SiteData:
+    """Reads a campaign's examples from the site's label store, without writing to it.
 
     Args:
         folder: The label store's folder.
         campaign_id: 16 bytes.
         features: Feature settings of the campaign.
-        class_count: Classes of its label schema.
+        wanted: All settled labels, and how many samples without one.
 
     Raises:
         DatasetInvalid: The store has an example that cannot be used.
@@ -244,9 +276,12 @@ def load(folder: Path, campaign_id: bytes, features: FeatureSpec, *, class_count
     store = LabelStore.open(folder, read_only=True)
     try:
         train, test = (
-            to_examples(store.examples(campaign_id, split), features, class_count=class_count)
+            to_examples(
+                store.examples(campaign_id, split), features, class_count=wanted.class_count
+            )
             for split in SPLITS
         )
-        return SiteData(train, test)
+        pool = store.unlabeled(campaign_id, wanted.unlabelled_max)
+        return SiteData(train, test, to_unlabelled(pool, features))
     finally:
         store.close()

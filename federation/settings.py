@@ -28,6 +28,8 @@ class TrainerSettings:
         device: auto (CUDA where present), cpu or cuda.
         thread_count: CPU threads for training.
         group_count_min: Smallest number of examples behind any sum that leaves the site.
+        unlabelled_max: Most items without a label that training may look at where a campaign asks
+            for it, the newest first; 0 for none.
     """
 
     label_store: Path
@@ -35,6 +37,7 @@ class TrainerSettings:
     device: str = "auto"
     thread_count: int = 1
     group_count_min: int = 3
+    unlabelled_max: int = 1500
 
 
 @dataclass(frozen=True)

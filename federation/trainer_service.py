@@ -34,7 +34,8 @@ def desk_of(settings: TrainerSettings) -> TrainerDesk:
     folder = settings.label_store
 
     def load(campaign_id: bytes, spec: NetworkSpec) -> SiteData:
-        return dataset.load(folder, campaign_id, spec.features, class_count=spec.class_count)
+        wanted = dataset.Wanted(spec.class_count, settings.unlabelled_max)
+        return dataset.load(folder, campaign_id, spec.features, wanted)
 
     limits = DeskLimits(settings.group_count_min, settings.device, settings.thread_count)
     return TrainerDesk(load, lambda: store_stamp(folder), limits)

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
-from review_portal.core.model import Campaign
+from review_portal.core.model import Campaign, ItemState
 from review_portal.errors import StoreMissing
 from review_portal.store import audit, counters, items, site_totals
 from review_portal.store import campaigns as campaign_rows
@@ -27,6 +27,8 @@ from review_portal.store.sealing import KeyRing
 from review_portal.store.tables import item, item_content, label
 
 PAGE_ROWS = 500
+TEACHING_STATES = (ItemState.OPEN, ItemState.DISPUTED, ItemState.ABSTAINED, ItemState.EXPIRED)
+"""States of items without a label that training may look at: nobody held or declined them."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,21 @@ class LabeledItem:
     class_index: int
     split: str
     origin: str
+
+
+@dataclass(frozen=True)
+class UnlabeledItem:
+    """One item that has no label.
+
+    Attributes:
+        item_id: 16 bytes.
+        kind: text, image, series or record.
+        content: Masked content, encoded as the kind says.
+    """
+
+    item_id: bytes
+    kind: str
+    content: bytes
 
 
 class LabelStore:
@@ -165,6 +182,28 @@ class LabelStore:
                 return
             last_label_id = rows[-1].label_id
 
+    def unlabeled(self, campaign_id: bytes, limit: int) -> Iterator[UnlabeledItem]:
+        """Yields the newest training items without a label, for trainers that learn from them too.
+
+        Items that the site lead holds or declined, hidden gold and the test split stay out.
+
+        Args:
+            campaign_id: 16 bytes.
+            limit: Most items, from 0.
+
+        Raises:
+            KeyMissing: The campaign's key was deleted.
+        """
+        last, left = 2**62, limit
+        while left > 0:
+            page = _without_label(campaign_id).where(item.c.item_number < last)
+            rows = self.database.read(_fetch(page.limit(min(PAGE_ROWS, left))))
+            for row in rows:
+                yield UnlabeledItem(row.item_id, row.kind, self._open(campaign_id, row))
+            if len(rows) < PAGE_ROWS:
+                return
+            last, left = rows[-1].item_number, left - len(rows)
+
     def _present_class(
         self,
         campaign_id: bytes,
@@ -182,8 +221,11 @@ class LabelStore:
     def _labeled(
         self, campaign_id: bytes, row: Row[tuple[object, ...]], class_index: int
     ) -> LabeledItem:
-        content = self.keys.unseal(campaign_id, items.content_row(row.item_id), row.sealed)
+        content = self._open(campaign_id, row)
         return LabeledItem(row.item_id, row.kind, content, class_index, row.split, row.origin)
+
+    def _open(self, campaign_id: bytes, row: Row[tuple[object, ...]]) -> bytes:
+        return self.keys.unseal(campaign_id, items.content_row(row.item_id), row.sealed)
 
     def import_items(self, intake: items.Intake, new: list[ImportedItem]) -> int:
         """Takes a chunk of items from a file; those that are there already stay as they are.
@@ -219,4 +261,18 @@ def _standing(campaign_id: bytes, split: str) -> Select[Any]:
             label.c.class_index.is_not(None),
         )
         .order_by(label.c.label_id)
+    )
+
+
+def _without_label(campaign_id: bytes) -> Select[Any]:
+    return (
+        select(item.c.item_number, item.c.item_id, item.c.kind, item_content.c.sealed)
+        .join(item_content, item_content.c.item_number == item.c.item_number)
+        .where(
+            item.c.campaign_id == campaign_id,
+            item.c.state.in_([state.value for state in TEACHING_STATES]),
+            item.c.split == "train",
+            ~item.c.is_gold,
+        )
+        .order_by(item.c.item_number.desc())
     )

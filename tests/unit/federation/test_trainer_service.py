@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from federation.trainer_socket import ask, ask_patiently
 from model_bundle.features import FeatureSpec
 from model_bundle.label_schema import LabelSchema
 from review_portal.core.model import Kind, MaskView, NewItem
-from review_portal.label_store import ImportedItem, LabelStore
+from review_portal.label_store import ImportedItem, LabelStore, UnlabeledItem
 from review_portal.store.campaigns import NewCampaign, settings_of
 from review_portal.store.items import Intake
 
@@ -39,8 +39,8 @@ FEATURES = FeatureSpec("text", buckets=256)
 SPEC = NetworkSpec("text", FEATURES, 2, embedding_width=4, hidden_width=4, token_width=4)
 
 
-def fill(folder: Path, texts: list[tuple[str, str, str]], *, first: int = 0) -> None:
-    """Puts (text, answer, split) into a label store."""
+def fill(folder: Path, texts: Sequence[tuple[str, str | None, str]], *, first: int = 0) -> None:
+    """Puts (text, answer or None, split) into a label store."""
     with LabelStore.open(folder) as store:
         schema = LabelSchema(("calm", "urgent"))
         store.put_campaign(NewCampaign(CAMPAIGN, "mail", Kind("text"), schema), 1.0)
@@ -118,7 +118,7 @@ def test_new_labels_are_seen_by_the_next_run_and_not_in_mid_run(tmp_path: Path) 
 
     def load(campaign_id: bytes, spec: NetworkSpec) -> SiteData:
         loads.append(campaign_id)
-        return dataset.load(folder, campaign_id, spec.features, class_count=spec.class_count)
+        return dataset.load(folder, campaign_id, spec.features, dataset.Wanted(spec.class_count))
 
     desk = TrainerDesk(load, lambda: store_stamp(folder))
     assert example_count(desk.handle(command())) == 2
@@ -127,6 +127,27 @@ def test_new_labels_are_seen_by_the_next_run_and_not_in_mid_run(tmp_path: Path) 
     fill(folder, [("one more", "0", "train")], first=100)
     assert example_count(desk.handle(command(run_key="run-2"))) == 2
     assert example_count(desk.handle(command(run_key="run-3"))) == 3
+
+
+def test_items_without_a_label_teach_as_far_as_the_site_allows(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    waiting = [(f"nobody answered {n}", None, "train") for n in range(4)]
+    fill(folder, [*MAIL, *waiting, ("for the test", None, "test")])
+    found = dataset.load(folder, CAMPAIGN, FEATURES, dataset.Wanted(2, unlabelled_max=100))
+    assert (len(found.train), len(found.test), len(found.unlabelled)) == (2, 1, 4)
+    assert set(found.unlabelled.classes.tolist()) == {dataset.UNKNOWN_CLASS}
+    fewer = dataset.load(folder, CAMPAIGN, FEATURES, dataset.Wanted(2, unlabelled_max=3))
+    assert len(fewer.unlabelled) == 3
+    assert len(dataset.load(folder, CAMPAIGN, FEATURES, dataset.Wanted(2)).unlabelled) == 0
+
+
+def test_a_sample_without_a_label_that_cannot_be_read_is_left_out() -> None:
+    stored = [
+        UnlabeledItem(bytes(16), "text", b"fine"),
+        UnlabeledItem(bytes(16), "text", b"\xff\xfe not text"),
+        UnlabeledItem(bytes(16), "image", b"of another kind"),
+    ]
+    assert len(dataset.to_unlabelled(stored, FEATURES)) == 1
 
 
 def test_a_failure_at_the_site_tells_the_centre_its_kind_only() -> None:
@@ -157,7 +178,7 @@ def test_updates_of_a_diverging_training_do_not_leave(tmp_path: Path) -> None:
     )
     desk = TrainerDesk(
         lambda campaign, spec: dataset.load(
-            tmp_path / "labels", campaign, spec.features, class_count=2
+            tmp_path / "labels", campaign, spec.features, dataset.Wanted(2)
         ),
         lambda: None,
     )
@@ -251,9 +272,9 @@ def test_pickled_arrays_are_never_loaded() -> None:
 def test_a_bad_example_is_named_by_its_item(tmp_path: Path) -> None:
     fill(tmp_path / "labels", MAIL)
     with pytest.raises(DatasetInvalid, match="takes image"):
-        dataset.load(tmp_path / "labels", CAMPAIGN, FeatureSpec("image"), class_count=2)
+        dataset.load(tmp_path / "labels", CAMPAIGN, FeatureSpec("image"), dataset.Wanted(2))
     with pytest.raises(DatasetInvalid, match=r"item 0{31}1 is text of class 1"):
-        dataset.load(tmp_path / "labels", CAMPAIGN, FEATURES, class_count=1)
+        dataset.load(tmp_path / "labels", CAMPAIGN, FEATURES, dataset.Wanted(1))
 
 
 def test_a_sample_that_does_not_fit_the_features_is_refused() -> None:

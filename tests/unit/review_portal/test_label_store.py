@@ -312,6 +312,21 @@ def test_imported_labels_are_examples_and_cost_no_budget(bench) -> None:
     assert bench.store.expert_label_count(CAMPAIGN_ID) == 0
 
 
+def test_training_may_look_at_what_has_no_label_and_nobody_withheld(bench) -> None:
+    made = bench.fill(4)
+    lease(bench, 1)
+    decide(bench, 1, made[0].item_id, 1)
+    decide(bench, 1, made[1].item_id, None)
+    bench.set(is_held=True)
+    bench.receive(new_item(50))
+    bench.set(is_held=False)
+    bench.receive(new_item(51, split="test"))
+    found = [entry.item_id for entry in bench.store.unlabeled(CAMPAIGN_ID, 10)]
+    assert found == [made[n].item_id for n in (3, 2, 1)]
+    assert len(list(bench.store.unlabeled(CAMPAIGN_ID, 2))) == 2
+    assert list(bench.store.unlabeled(CAMPAIGN_ID, 0)) == []
+
+
 def test_labels_of_an_older_schema_come_in_todays_classes(bench) -> None:
     first, second = bench.fill(2)
     lease(bench, 1)
