@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +25,10 @@ SITE_COLOURS = (
     "#7f7f7f",
 )
 
+# So many classes stay readable on the narrow picture: one or two characters, or names.
+DIGITS_MAX = 20
+NAMES_MAX = 10
+
 Report = Mapping[str, Any]
 
 
@@ -30,7 +36,7 @@ def learning_curve_svg(report: Report) -> str:
     """Draws accuracy (line) and macro F1 (dashes) over labels spent, one colour a campaign."""
     figure, axes = _figure(6.6, 3.6)
     for colour, (name, campaign) in zip(
-        CAMPAIGN_COLOURS, report["campaigns"].items(), strict=False
+        itertools.cycle(CAMPAIGN_COLOURS), report["campaigns"].items(), strict=False
     ):
         cycles = campaign["cycles"]
         labels = [cycle["budget_spent"] for cycle in cycles]
@@ -65,7 +71,7 @@ def site_share_svg(report: Report, campaign: str) -> str:
     before = dict.fromkeys(sites, 0)
     for row, cycle in enumerate(cycles):
         left = 0
-        for colour, site in zip(SITE_COLOURS, sites, strict=False):
+        for colour, site in zip(itertools.cycle(SITE_COLOURS), sites, strict=False):
             total = cycle["labels_by_site"].get(site, 0)
             width = max(0, total - before[site])
             before[site] = total
@@ -89,15 +95,18 @@ def site_share_svg(report: Report, campaign: str) -> str:
 
 
 def class_mix_svg(report: Report, campaign: str) -> str:
-    """Draws how unevenly the classes lie: dot area is a site's pool count of a class."""
+    """Draws how unevenly the classes lie: dot area is a site's pool count of a class.
+
+    Of many classes the largest are shown, as many as their names leave room for.
+    """
     sites = {name: site["class_counts"].get(campaign, {}) for name, site in report["sites"].items()}
-    classes = list(next(iter(sites.values()), {}))[:20]
+    classes, everything = _largest_classes(sites)
     shown = [name if len(name) <= 16 else name[:15] + "…" for name in classes]
     longest = max((len(name) for name in shown), default=1)
     slanted = 0.09 * longest if longest > 2 else 0.0
     figure, axes = _figure(4.2, 0.9 + 0.42 * max(1, len(sites)) + slanted)
     largest = max((sites[site].get(name, 0) for site in sites for name in classes), default=1) or 1
-    for row, (colour, site) in enumerate(zip(SITE_COLOURS, sites, strict=False)):
+    for row, (colour, site) in enumerate(zip(itertools.cycle(SITE_COLOURS), sites, strict=False)):
         sizes = [380 * sites[site].get(name, 0) / largest for name in classes]
         axes.scatter(range(len(classes)), [row] * len(classes), s=sizes, color=colour)
     axes.set_xticks(range(len(classes)), shown, rotation=0 if longest <= 2 else 40, ha="center")
@@ -107,11 +116,27 @@ def class_mix_svg(report: Report, campaign: str) -> str:
     axes.set_yticks(range(len(sites)), list(sites))
     axes.set_ylim(len(sites) - 0.4, -0.6)
     axes.set_xlim(-0.6, len(classes) - 0.4)
+    if len(classes) < everything:
+        axes.set_xlabel(f"the largest {len(classes)} of {everything} classes")
     return _svg(figure)
 
 
+def _largest_classes(sites: Mapping[str, Mapping[str, int]]) -> tuple[list[str], int]:
+    """Returns the classes to draw, in schema order, and how many there are in all.
+
+    >>> _largest_classes({"a": {"x": 1, "y": 5}, "b": {"x": 2}})
+    (['x', 'y'], 2)
+    """
+    totals: Counter[str] = Counter()
+    for counts in sites.values():
+        totals.update(counts)
+    room = DIGITS_MAX if all(len(name) <= 2 for name in totals) else NAMES_MAX
+    largest = {name for name, _ in totals.most_common(room)}
+    return [name for name in totals if name in largest], len(totals)
+
+
 def egress_svg(report: Report) -> str:
-    """Draws on one logarithmic scale what stayed at the sites and what left them."""
+    """Draws on one scale what stayed at the sites and what left them."""
     egress = report["egress"]
     bars: Sequence[tuple[str, float, str]] = (
         ("raw samples, stayed", egress["raw_bytes_kept"], SITE_COLOURS[2]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,7 +86,7 @@ def _legend(report: Mapping[str, Any]) -> str:
 
     return "".join(
         f'<span class="key" style="background:{colour}"></span>{escape(site)}'
-        for colour, site in zip(SITE_COLOURS, report["sites"], strict=False)
+        for colour, site in zip(itertools.cycle(SITE_COLOURS), report["sites"], strict=False)
     )
 
 

@@ -219,3 +219,15 @@ def test_a_set_up_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
 
     with pytest.raises(CommandFailed, match="wrong token"):
         run_command((sys.executable, "-c", "raise SystemExit('wrong token')"), log=tmp_path / "log")
+
+
+def test_a_picture_of_many_classes_says_how_many_it_leaves_out() -> None:
+    from simulations.demo.charts import class_mix_svg
+
+    counts = {f"class-{number:02d}": number + 1 for number in range(77)}
+    report = {"sites": {f"s{n}": {"class_counts": {"mine": counts}} for n in range(12)}}
+    picture = class_mix_svg(report, "mine")
+    assert "the largest 10 of 77 classes" in picture
+    assert "class-76" in picture
+    assert "class-00" not in picture
+    assert ">s11<" in picture, "a twelfth site is drawn although its colour comes again"
