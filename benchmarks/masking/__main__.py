@@ -8,7 +8,6 @@ this file. It needs the development data (PERIMETER_DATA, or `shared/data` besid
 """
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.masking.folder import data_folder
 from edge_agent.masking.evaluate import (
     LabelledText,
     Measurement,
@@ -79,14 +79,6 @@ def marked_texts(path: Path) -> list[LabelledText]:
             done = match.end()
         examples.append(LabelledText(text + line[done:], tuple(spans)))
     return examples
-
-
-def data_folder() -> Path:
-    stated = os.environ.get("PERIMETER_DATA")
-    folder = Path(stated) if stated else FOLDER.resolve().parents[2] / "shared" / "data"
-    if not (folder / "pii_synth.parquet").is_file():
-        sys.exit("no data; set PERIMETER_DATA to the folder of the data sets")
-    return folder
 
 
 def row(name: str, m: Measurement) -> str:

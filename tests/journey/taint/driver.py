@@ -17,7 +17,7 @@ from tests.journey.taint.markers import Marker
 from tests.journey.taint.planting import plant
 from tests.journey.taint.system import CAMPAIGN, PASSWORD, SITES, FederationUnderTest
 
-RUN_SECONDS = 600
+RUN_SECONDS = 1200
 
 
 class Run:

@@ -24,7 +24,7 @@ class Expert:
     def __init__(
         self, address: str, user_name: str, password: str, notes: tuple[str, ...] = ("",)
     ) -> None:
-        self._client = httpx.Client(base_url=address, timeout=30)
+        self._client = httpx.Client(base_url=address, timeout=120)
         self._notes = itertools.cycle(notes)
         form = self._client.get("/login")
         token = re.search(r'name="csrf_token" value="([^"]+)"', form.text)

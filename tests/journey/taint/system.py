@@ -121,7 +121,7 @@ class FederationUnderTest:
             return run_command(
                 self._command(package, *arguments),
                 log=log,
-                timeout_seconds=180,
+                timeout_seconds=600,
                 stdin_text=stdin_text,
             )
         finally:
@@ -170,7 +170,7 @@ class FederationUnderTest:
         self._spawn("superlink", "federation", "superlink", str(self.folder / "superlink.toml"))
         self._spawn("proxy", "federation", "proxy", str(self.folder / "proxy.toml"))
         for port in (self.main, self.enroll, self.metrics, self.proxy):
-            wait_for_port(port, supervisor=self.supervisor)
+            wait_for_port(port, supervisor=self.supervisor, timeout_seconds=600)
         self._shown = issue_server_pair(
             KeyPair(identity / "ca.pem", identity / "ca.key"), self.folder / "relay"
         )
@@ -181,9 +181,9 @@ class FederationUnderTest:
         path.write_text(
             f'name = "{CAMPAIGN}"\nkind = "text"\nclasses = {classes}\nsites = {sites}\n'
             "budget_labels = 48\ncycle_budget_labels = 24\ncycles = 2\nmin_new_labels = 6\n"
-            'grant_lifetime = "15m"\npool_timeout = "4m"\nlabel_timeout = "4m"\n'
+            'grant_lifetime = "60m"\npool_timeout = "15m"\nlabel_timeout = "15m"\n'
             "[features]\nbuckets = 512\ntokens_max = 64\n"
-            "[training]\nrounds = 2\nround_timeout_seconds = 60\nnode_wait_seconds = 60\n"
+            "[training]\nrounds = 2\nround_timeout_seconds = 300\nnode_wait_seconds = 300\n"
         )
         return path
 
@@ -268,7 +268,7 @@ class FederationUnderTest:
             f"{name}-trainer", "federation", "trainer", str(root / "trainer.toml"), site=name
         )
         self._spawn(f"{name}-node", "federation", "supernode", str(root / "node.toml"), site=name)
-        wait_for_port(site.web_port, supervisor=self.supervisor)
+        wait_for_port(site.web_port, supervisor=self.supervisor, timeout_seconds=600)
         self._spawn(
             f"{name}-agent", "edge_agent", "run", "--config", str(root / "agent.toml"), site=name
         )

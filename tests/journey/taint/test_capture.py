@@ -66,7 +66,7 @@ def call(relay, machine, authority, payload, **more):
         machine.certificate.read_bytes(),
     )
     with grpc.secure_channel(relay.address, credentials) as channel:
-        return channel.unary_unary("/T/Echo")(payload, timeout=10, **more)
+        return channel.unary_unary("/T/Echo")(payload, timeout=120, **more)
 
 
 def searched(tmp_path, relay) -> Search:

@@ -18,7 +18,10 @@ from edge_agent.masking.policy import MaskingLimits, MaskingPolicy
 
 @pytest.fixture(scope="session")
 def policy():
-    return MaskingPolicy(languages=("en", "de", "es"), limits=MaskingLimits(idle_seconds=60))
+    return MaskingPolicy(
+        languages=("en", "de", "es"),
+        limits=MaskingLimits(time_out_seconds=120, start_seconds=300, idle_seconds=600),
+    )
 
 
 @pytest.fixture(scope="session")
