@@ -65,7 +65,15 @@ def _add_campaign(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
         ("pause", "grant and train no more until resumed"),
         ("resume", "go on after a pause or a failed training"),
     ):
-        actions.add_parser(name, help=text, parents=[common]).add_argument("name")
+        action = actions.add_parser(name, help=text, parents=[common])
+        action.add_argument("name")
+        if name == "show":
+            action.add_argument(
+                "--price",
+                type=float,
+                default=0.0,
+                help="advise to stop where a cost unit brings less accuracy than this",
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -201,6 +201,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from coordinator.advice import stop_advice
+
     for row in _campaigns(arguments):
         if row["name"] == arguments.name:
             history = [
@@ -208,7 +210,14 @@ def _show(arguments: argparse.Namespace) -> int:
                 f"macro F1 {r['macro_f1']}, version {r['model_version']}, {r['seconds']} s"
                 for r in row["history"]
             ]
-            return _answer(arguments, row, "\n".join([_campaign_line(row), *history]))
+            advice = stop_advice(
+                row["history"],
+                floors_met=row["floors_met"],
+                least_gain_per_cost=arguments.price,
+            )
+            row["stop_advice"] = list(advice.reasons)
+            stop = [f"  consider stopping: {reason}" for reason in advice.reasons]
+            return _answer(arguments, row, "\n".join([_campaign_line(row), *history, *stop]))
     raise CampaignInvalid(f"there is no campaign named {arguments.name!r}")
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from coordinator.advice import stop_advice
 from coordinator.core.campaign import Campaign
 from coordinator.core.entries import GrantState
 from coordinator.core.ledger import Account, CampaignBooks
@@ -27,6 +29,7 @@ from coordinator.core.records import (
     TrainingRunRecord,
 )
 from coordinator.office import Office
+from coordinator.pools import measure_progress
 from coordinator.registry import agents_of, rollout_of
 
 MESSAGES_RECEIVED = "messages_received"
@@ -91,6 +94,8 @@ def _campaign(office: Office, record: CampaignRecord) -> dict[str, Any]:
     run = office.store.get(TrainingRunRecord, key, cycle.run) if cycle else None
     rollout = rollout_of(office, campaign, key)
     account = _account(books, campaign)
+    history = [_result(r) for r in office.store.find(CycleResultRecord, campaign_id=key)]
+    floors_met = _floors_met(office, campaign, key)
     return {
         "campaign_id": key.hex(),
         "name": record.name,
@@ -109,8 +114,20 @@ def _campaign(office: Office, record: CampaignRecord) -> dict[str, Any]:
         "training": _training(run),
         "sites": {site_id: _site(office, key, books, site_id) for site_id in campaign.sites},
         "agents": _agents(office, campaign, key),
-        "history": [_result(r) for r in office.store.find(CycleResultRecord, campaign_id=key)],
+        "history": history,
+        "floors_met": floors_met,
+        "stop_advice": list(stop_advice(history, floors_met=floors_met).reasons),
     }
+
+
+def _floors_met(office: Office, campaign: Campaign, campaign_id: bytes) -> bool:
+    """Whether every class has the labels that the campaign asks for."""
+    if not campaign.class_floor_labels:
+        return True
+    grants = office.ledger.grants(campaign_id)
+    reports = office.store.find(SiteReportRecord, campaign_id=campaign_id)
+    progress = measure_progress(campaign, grants, reports, cells=np.zeros(0, dtype=np.int64))
+    return bool((progress.class_labels >= campaign.class_floor_labels).all())
 
 
 def _grant_counts(office: Office, campaign_id: bytes) -> dict[str, int]:

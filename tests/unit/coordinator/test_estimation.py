@@ -5,6 +5,8 @@ import doctest
 import numpy as np
 import pytest
 
+from coordinator import advice
+from coordinator.advice import stop_advice
 from coordinator.core import estimation, stopping, trust
 from coordinator.core.allocation.explore import site_targets
 from coordinator.core.allocation.result import ExploreFrame
@@ -174,7 +176,33 @@ def test_stopping_is_advised_on_price_stability_and_plateau_only():
     assert not advise(stable, StopRule(), floors_met=False).stop
 
 
-@pytest.mark.parametrize("module", [estimation, stopping, trust])
+def cycle(accuracy, live=None, labels=50):
+    interval = None if live is None else [live - 0.01, live + 0.01]
+    return {
+        "accuracy": accuracy,
+        "live_accuracy": live,
+        "live_interval": interval,
+        "labels": labels,
+    }
+
+
+def test_a_campaign_that_gains_nothing_is_told_so_once_its_class_floors_are_met():
+    flat = [cycle(0.9), cycle(0.902), cycle(0.903)]
+    (reason,) = stop_advice(flat, floors_met=True).reasons
+    assert "2 cycles" in reason
+    assert not stop_advice(flat, floors_met=False).stop
+    assert not stop_advice([cycle(0.7), cycle(0.8), cycle(0.9)], floors_met=True).stop
+
+
+def test_without_held_out_sets_the_explore_labels_advise_and_the_price_reads_their_interval():
+    rising = [cycle(None, live=value) for value in (0.5, 0.52, 0.54, 0.56)]
+    assert not stop_advice(rising, floors_met=True).stop
+    (reason,) = stop_advice(rising, floors_met=True, least_gain_per_cost=0.01).reasons
+    assert "100 cost units" in reason
+    assert not stop_advice([cycle(None)] * 4, floors_met=True, least_gain_per_cost=0.01).stop
+
+
+@pytest.mark.parametrize("module", [advice, estimation, stopping, trust])
 def test_the_examples_in_the_docstrings_hold(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

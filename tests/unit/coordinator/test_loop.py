@@ -63,6 +63,7 @@ def test_a_campaign_runs_from_first_model_to_completion(central, sites):
         "returned": 0,
     }
     assert [row["accuracy"] for row in done["history"]] == [0.6, 0.8]
+    assert done["stop_advice"] == []
     assert [row["budget_spent"] for row in done["history"]] == [10, 20]
     assert [row["labels"] for row in done["history"]] == [10, 10]
     assert [row["model_version"] for row in done["history"]] == [2, 3]
