@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ablation-seeds", type=int, default=3, help="for parts switched off")
     parser.add_argument("--processes", type=int, default=0, help="0 for one per core")
     parser.add_argument("--seconds", type=float, default=0, help="begin no run after these")
+    parser.add_argument("--page", type=Path, help="page to put the tables into")
     parser.add_argument("--tables-only", action="store_true", help="play nothing")
     options = parser.parse_args(arguments)
     if not options.tables_only:
@@ -42,9 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
             processes=options.processes,
             seconds=options.seconds,
         )
-    from benchmarks.label_efficiency.tables import write_tables
+    from benchmarks.label_efficiency.tables import fill_in, write_tables
 
-    print(write_tables(options.out))
+    text = write_tables(options.out)
+    print(text)
+    if options.page:
+        fill_in(options.page, text)
     return 0
 
 

@@ -13,6 +13,7 @@ from benchmarks.label_efficiency import figures, protocol
 from benchmarks.label_efficiency.figures import Results, final, whole
 from benchmarks.label_efficiency.runs import read_lines
 
+MARKS = ("<!-- tables -->", "<!-- end of tables -->")
 Rows = Sequence[Sequence[str]]
 
 
@@ -31,6 +32,19 @@ def write_tables(out: Path) -> str:
     return text
 
 
+def fill_in(page: Path, text: str) -> None:
+    """Puts the tables between the page's two marks.
+
+    Raises:
+        ValueError: the page lacks a mark.
+    """
+    before, mark, rest = page.read_text("utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not mark or not end:
+        raise ValueError(f"{page} lacks {MARKS[0]} or {MARKS[1]}")
+    page.write_text(f"{before}{mark}\n\n{text}\n{end}{after}", "utf-8")
+
+
 def _parts(results: Results) -> list[str]:
     ours = [protocol.OURS_BY_SITE, protocol.OURS, protocol.WHOLE_SYSTEM]
     groups = {
@@ -41,26 +55,30 @@ def _parts(results: Results) -> list[str]:
         "own sites": _named(results, "own sites"),
         "all cells": results.cells,
     }
-    return [
-        "### Labels for random's final accuracy, as a share of its labels",
-        _label_table(results),
-        "### League A: equal site quotas",
-        _rank_table(results, protocol.league_a()),
-        _duel_table(results, groups, protocol.OURS_BY_SITE, protocol.league_a()),
-        "### League B: one global budget",
-        _rank_table(results, protocol.league_b()),
-        _duel_table(results, groups, protocol.OURS, protocol.league_b()),
-        "### Each cell: final accuracy / macro F1 / area under the accuracy curve",
-        _quality_table(results, [*protocol.league_b(), *protocol.league_a()], ours),
-        "### Parts switched off",
-        _ablation_table(results),
-        "### Federated over pooled accuracy on the same labels",
-        _pooled_table(results),
-        "### What the advice to stop saves",
-        _stop_table(results),
-        "### Seconds spent selecting in all cycles",
-        _seconds_table(results),
-    ]
+    a, b = protocol.league_a(), protocol.league_b()
+    sections = {
+        "Labels for random's final accuracy, as a share of its labels": [_label_table(results)],
+        "League B: one global budget": [
+            _rank_table(results, b),
+            _duel_table(results, groups, protocol.OURS, b),
+        ],
+        "League A: equal site quotas": [
+            _rank_table(results, a),
+            _duel_table(results, groups, protocol.OURS_BY_SITE, a),
+        ],
+        "Final accuracy / macro F1 / area under the accuracy curve, in per cent": [
+            _quality_table(results, [*b, *a], ours)
+        ],
+        "Parts switched off": [_ablation_table(results)],
+        "Federated over pooled accuracy on the same labels": [_pooled_table(results)],
+        "What the advice to stop saves": [_stop_table(results)],
+        "Seconds spent selecting in all cycles": [_seconds_table(results)],
+    }
+    parts = []
+    for title, texts in sections.items():
+        if any(texts):
+            parts += [f"### {title}", *texts]
+    return parts
 
 
 def _label_table(results: Results) -> str:
@@ -73,7 +91,7 @@ def _label_table(results: Results) -> str:
         mean = figures.geometric_mean(ratios)
         rows.append((mean if mean is not None else 9.0, [name, *map(_ratio, [mean, *ratios])]))
     rows.sort(key=lambda row: row[0])
-    return _table(["", "geometric mean", *results.cells], [row for _, row in rows])
+    return _table(["", "geometric mean", *map(_short, results.cells)], [row for _, row in rows])
 
 
 def _rank_table(results: Results, league: Sequence[str]) -> str:
@@ -123,7 +141,7 @@ def _quality_table(results: Results, names: Sequence[str], ours: Sequence[str]) 
             parts = (final("accuracy"), final("macro_f1"), whole("accuracy"))
             row.append(" / ".join(f"{100 * results.mean(cell, name, f):.1f}" for f in parts))
         rows.append(row)
-    return _table(["", *results.cells], rows)
+    return _table(["", *map(_short, results.cells)], rows)
 
 
 def _ablation_table(results: Results) -> str:
@@ -201,6 +219,10 @@ def _present(results: Results, names: Sequence[str]) -> list[str]:
 
 def _named(results: Results, ending: str) -> list[str]:
     return [cell for cell in results.cells if ending in cell]
+
+
+def _short(cell: str) -> str:
+    return cell.replace("own sites", "own").replace("alpha ", "").replace(" rho ", " / ")
 
 
 def _ratio(value: float | None) -> str:

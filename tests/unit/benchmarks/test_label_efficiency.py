@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.label_efficiency import figures, protocol
 from benchmarks.label_efficiency.runs import Job, play_all, read_lines
-from benchmarks.label_efficiency.tables import write_tables
+from benchmarks.label_efficiency.tables import fill_in, write_tables
 from simulations.strategies import find_strategy, strategy_names
 
 LABELS = (10, 20, 30)
@@ -80,6 +80,11 @@ def test_a_short_run_of_the_protocol_goes_on_where_it_was_and_writes_its_tables(
     assert len(said) == 3
     text = write_tables(tmp_path)
     assert "| perimeter |" in text
+    page = tmp_path / "page.md"
+    page.write_text("before <!-- tables --> old <!-- end of tables --> after")
+    fill_in(page, text)
+    assert "old" not in page.read_text()
+    assert "| perimeter |" in page.read_text()
     summary = json.loads((tmp_path / "results.json").read_text())["summary"][cell.name]
     assert summary["perimeter"]["pooled_ratio"] > 0
     assert all(len(found["curve"]) == 2 for found in read_lines(tmp_path))
