@@ -41,6 +41,8 @@ class LocalSettings:
             above 0 to 1.
         pool_prior: How far guesses bend to the site's own share of classes, 0 to 1. It helps where
             sites hold few classes each, and misleads where the first model is poor.
+        trust_power: Guesses count by the share of labelled examples whose neighbours are guessed
+            right, to this power, 0 to 10; 0 trusts them without proof.
         spread: Guesses take turns with their neighbours' (graph) or with the labels in their cell
             of the code book (cells); none for neither.
         input_noise: Strength of the changes to inputs while training, 0 to 10 in units of their
@@ -59,10 +61,11 @@ class LocalSettings:
     objective: str = "labels"
     unlabelled_weight: float = 0.0
     unlabelled_batch: int = 48
-    unlabelled_max: int = 1500
+    unlabelled_max: int = 800
     pseudo_labels: str = "soft"
     pseudo_precision: float = 0.95
     pool_prior: float = 1.0
+    trust_power: float = 3.0
     spread: str = "none"
     input_noise: float = 0.0
 
@@ -84,6 +87,7 @@ class LocalSettings:
             "pseudo_labels": self.pseudo_labels in PSEUDO_LABELS,
             "pseudo_precision": 0 < self.pseudo_precision <= 1,
             "pool_prior": 0 <= self.pool_prior <= 1,
+            "trust_power": 0 <= self.trust_power <= 10,
             "spread": self.spread in SPREADS,
             "input_noise": 0 <= self.input_noise <= 10,
         }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from federation.statistics import Counts, Doubles, Floats, nearest_cells
 
-PRIOR_STEPS = 20
+PRIOR_STEPS = 8
 PRIOR_FLOOR = 0.05
 """Share of the prior that all classes divide evenly: a class that nobody saw yet stays possible."""
 LABEL_VOTES = 2.0
@@ -27,7 +27,7 @@ SPREAD_STEPS = 20
 SPREAD_SHARE = 0.5
 """Share of a sample's belief that comes from its neighbours in each step of spreading."""
 SHARPNESS = 2.0
-CELL_LABELS_MIN = 2
+CELL_LABELS_MIN = 3
 CALIBRATION_MIN = 5
 _TINY = 1e-12
 
@@ -140,7 +140,7 @@ def pure_cells(
         class_count: C.
 
     >>> book = np.float32([[1, 0], [0, 1]])
-    >>> pure_cells(book, np.float32([[1, 0.1], [1, 0]]), np.int64([3, 3]), book, class_count=4)
+    >>> pure_cells(book, np.float32([[1, 0.1]] * 3), np.int64([3, 3, 3]), book, class_count=4)
     array([ 3, -1])
     """
     if not len(code_book) or not len(labelled):
@@ -150,6 +150,34 @@ def pure_cells(
     total, top = votes.sum(axis=1), votes.max(axis=1)
     named = np.where((total == top) & (total >= CELL_LABELS_MIN), votes.argmax(axis=1), -1)
     return np.asarray(named[nearest_cells(embedding, code_book)], dtype=np.int64)
+
+
+def trust(known: Floats, classes: Counts, pool: Floats, guesses: NDArray[np.floating]) -> float:
+    """Share of labelled examples whose neighbours in the pool are guessed to be of their class.
+
+    One example each way is added, so that few labels neither prove nor condemn.
+
+    Args:
+        known: float32[m, d], labelled rows.
+        classes: int64[m].
+        pool: float32[n, d].
+        guesses: float[n, C].
+
+    >>> rows = np.float32([[1, 0], [0, 1]])
+    >>> trust(rows, np.int64([0, 1]), rows, np.eye(2))
+    0.75
+    """
+    left, right = (
+        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
+        for rows in (known, pool)
+    )
+    closeness = np.maximum(left @ right.T, 0.0) ** 3
+    count = min(NEIGHBOURS, len(pool))
+    kept = np.argpartition(-closeness, count - 1, axis=1)[:, :count]
+    near = np.take_along_axis(closeness, kept, axis=1)
+    votes = (near[:, :, None] * guesses[kept]).sum(axis=1)
+    hits = int((votes.argmax(axis=1) == classes).sum())
+    return (hits + 1) / (len(classes) + 2)
 
 
 def class_thresholds(

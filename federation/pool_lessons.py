@@ -20,6 +20,8 @@ from federation.networks import NetworkSpec
 from federation.statistics import Floats
 
 PREDICT_BATCH = 512
+RAW_FAMILIES = ("encoder", "record")
+"""Their inputs already say which samples are close to each other."""
 VIEW_BATCH = 128
 VIEW_STEPS_MAX = 20
 VIEW_RATE = 0.003
@@ -104,21 +106,13 @@ class PoolLessons:
         logits, embedding = self._predict(parameters, x)
         counts = self._label_counts()
         guesses = pool.adapted(_softmax(logits), counts, strength=local.pool_prior)
+        trust = self._trust(parameters, guesses, embedding) ** local.trust_power
         if local.spread == "graph":
             guesses = self._spread(parameters, guesses, embedding)
-        lessons = self._lessons(parameters, guesses, local)
         if local.spread == "cells" and code_book is not None:
-            _, known = self._predict(parameters, self.labelled)
-            named = pool.pure_cells(
-                embedding,
-                known,
-                self._data.train.classes,
-                code_book,
-                class_count=self._spec.class_count,
-            )
-            hit = named >= 0
-            lessons.targets[hit] = np.eye(self._spec.class_count, dtype=np.float32)[named[hit]]
-            lessons.weights[hit] = 1.0
+            guesses = self._agreed(parameters, guesses, embedding, code_book)
+        lessons = self._lessons(parameters, guesses, local)
+        lessons.weights[:] *= np.float32(trust)
         return Taught(x, lessons, local, seed)
 
     def pretrain(
@@ -182,6 +176,32 @@ class PoolLessons:
         )
         return pool.above(guesses, bars)
 
+    def _agreed(
+        self,
+        parameters: torch_engine.Parameters,
+        guesses: NDArray[np.float64],
+        embedding: Floats,
+        code_book: Floats,
+    ) -> NDArray[np.float64]:
+        """Guesses in pure cells meet the cell's class half way: a young code book errs as well."""
+        classes = self._data.train.classes
+        _, known = self._predict(parameters, self.labelled)
+        count = self._spec.class_count
+        named = pool.pure_cells(embedding, known, classes, code_book, class_count=count)
+        agreed = guesses.copy()
+        agreed[named >= 0] = (guesses[named >= 0] + np.eye(count)[named[named >= 0]]) / 2
+        return agreed
+
+    def _trust(
+        self, parameters: torch_engine.Parameters, guesses: NDArray[np.float64], embedding: Floats
+    ) -> float:
+        if self._spec.family in RAW_FAMILIES:
+            rows = self._free[torch.from_numpy(self._chosen).to(self._device)].cpu().numpy()
+            known = self.labelled.cpu().numpy()
+        else:
+            rows, known = embedding, self._predict(parameters, self.labelled)[1]
+        return pool.trust(known, self._data.train.classes, rows, guesses)
+
     def _spread(
         self,
         parameters: torch_engine.Parameters,
@@ -192,7 +212,7 @@ class PoolLessons:
         rows = len(self.labelled)
         links = self._links
         if links is None:
-            if self._spec.family in ("encoder", "record"):
+            if self._spec.family in RAW_FAMILIES:
                 x = torch.cat(
                     [self.labelled, self._free[torch.from_numpy(self._chosen).to(self._device)]]
                 )

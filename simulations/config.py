@@ -134,6 +134,8 @@ class TrainingConfig:
         pseudo_labels: `soft` or `threshold`.
         pseudo_precision: share of right guesses that `threshold` asks of calibration examples.
         pool_prior: how far guesses bend to a site's own share of classes, 0 to 1.
+        trust_power: guesses count by how often labels have rightly guessed neighbours, to this
+            power; 0 trusts them without proof.
         spread: `none`, `cells` or `graph`: what guesses take from their neighbours.
         input_noise: strength of changes to inputs while training, 0 for none.
         weight_power: a site counts by its labels to this power, 0 to 1.
@@ -153,10 +155,11 @@ class TrainingConfig:
     warm_start: bool = False
     unlabelled_weight: float = 0.0
     unlabelled_batch: int = 48
-    unlabelled_max: int = 1500
+    unlabelled_max: int = 800
     pseudo_labels: str = "soft"
     pseudo_precision: float = 0.95
     pool_prior: float = 1.0
+    trust_power: float = 3.0
     spread: str = "none"
     input_noise: float = 0.0
     weight_power: float = 1.0
@@ -314,6 +317,7 @@ def _check(config: SimulationConfig) -> None:
         "[training] pseudo_labels": config.training.pseudo_labels in ("soft", "threshold"),
         "[training] pseudo_precision": 0 < config.training.pseudo_precision <= 1,
         "[training] pool_prior": 0 <= config.training.pool_prior <= 1,
+        "[training] trust_power": 0 <= config.training.trust_power <= 10,
         "[training] spread": config.training.spread in ("none", "cells", "graph"),
         "[training] input_noise": 0 <= config.training.input_noise <= 10,
         "[training] weight_power": 0 <= config.training.weight_power <= 1,

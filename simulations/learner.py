@@ -46,6 +46,7 @@ LOCAL_KEYS = (
     "pseudo_labels",
     "pseudo_precision",
     "pool_prior",
+    "trust_power",
     "spread",
     "input_noise",
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from federation import pool
 from federation.dataset import Examples, SiteData, from_samples, no_examples, unlabelled_examples
 from federation.errors import RequestInvalid
 from federation.local_settings import LocalSettings
@@ -102,6 +103,15 @@ def test_unlabelled_samples_count_for_nothing_in_what_a_site_reports() -> None:
         assert other is not None
         assert (left.counts == other.counts).all()
         assert (left.sums == other.sums).all()
+
+
+def test_guesses_that_labels_disprove_count_for_little() -> None:
+    rows = np.eye(4, dtype=np.float32).repeat(5, axis=0)
+    known = np.arange(4).repeat(5)
+    right, wrong = np.eye(4)[known], np.eye(4)[(known + 1) % 4]
+    assert pool.trust(rows, known, rows, right) > 0.9
+    assert pool.trust(rows, known, rows, wrong) < 0.1
+    assert 0.3 < pool.trust(rows[:1], known[:1], rows, wrong) < 0.4
 
 
 def _family(name: str) -> tuple[NetworkSpec, Examples]:
