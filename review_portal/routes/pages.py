@@ -13,10 +13,11 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from review_portal.core.markdown import to_html
-from review_portal.core.model import Role
+from review_portal.core.model import Campaign, Role
 from review_portal.portal import PACKAGE, Portal
 from review_portal.routes.choosing import chosen_campaign
 from review_portal.routes.guard import LABELERS, PortalOf, find_visitor, portal_of
+from review_portal.store.campaigns import settings_of
 from review_portal.texts import choose_locale
 
 router = APIRouter(include_in_schema=False)
@@ -103,6 +104,19 @@ def texts_for(request: Request, portal: Portal, own: str, prefix: str) -> dict[s
     return {key: text for key, text in catalogue.items() if key.startswith(prefix)}
 
 
+def _campaign_facts(portal: Portal, chosen: Campaign | None) -> dict[str, Any]:
+    if chosen is None:
+        return {"campaign": None}
+    wanted = chosen.campaign_id
+    settings = portal.store.database.read(lambda c: settings_of(c, wanted))
+    return {
+        "campaign": chosen.name,
+        "kind": chosen.kind.value,
+        "classes": chosen.classes,
+        "answer_mode": settings.answer_mode,
+    }
+
+
 @router.get("/label")
 async def label_page(request: Request, portal: PortalOf, campaign: str = "") -> Response:
     """The labeling loop."""
@@ -115,7 +129,7 @@ async def label_page(request: Request, portal: PortalOf, campaign: str = "") -> 
     locale = locale_of(request, portal, visitor.person.locale)
     texts = texts_for(request, portal, visitor.person.locale, "label.")
     boot = {
-        "campaign": None if chosen is None else chosen.name,
+        **_campaign_facts(portal, chosen),
         "csrf_token": visitor.csrf_token,
         "person_id": visitor.person.person_id,
         "preferences": dict(visitor.person.preferences),

@@ -551,10 +551,8 @@ function giveBack() {
 
 async function start() {
   outbox = await Outbox.open(boot.person_id);
-  const { answer } = await call("/api/campaigns").catch(() => ({ answer: [] }));
-  const campaign = (Array.isArray(answer) ? answer : []).find((c) => c.name === boot.campaign);
-  classes = campaign?.classes ?? [];
-  mode = campaign?.kind === "text" ? campaign.answer_mode : campaign?.answer_mode === "multi" ? "multi" : "single";
+  classes = boot.classes;
+  mode = boot.kind === "text" ? boot.answer_mode : boot.answer_mode === "multi" ? "multi" : "single";
   named = classes.every((name) => /^[0-9]$/.test(name));
   document.addEventListener("keydown", onKey);
   for (const name of ["pointermove", "keydown", "scroll"])
