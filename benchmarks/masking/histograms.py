@@ -27,14 +27,14 @@ from coordinator.core.allocation.seam import allocate, certify
 from coordinator.stand_ins import stand_in_columns
 from edge_agent.histograms import count_samples, with_noise
 
-SITES, SAMPLES, BUDGET, CELLS = 20, 450, 200, 64
+SITES, SAMPLES, BUDGET = 20, 450, 200
 START_LABELS = 1_000
 RELEASES = 6
 POLICY = Policy(explore_ratio=0.0, switches=Switches(explore=False, overlap=False))
 Columns = dict[str, NDArray[Any]]
 
 
-def scored(folder: Path, seed: int) -> Columns:
+def scored(folder: Path, seed: int, cells: int) -> Columns:
     """Margins, cells, prototypes and classes of unlabelled samples, as devices score them."""
     from edge_agent.scoring import margin, quantise, softmax
     from federation.statistics import nearest_cells
@@ -47,7 +47,7 @@ def scored(folder: Path, seed: int) -> Columns:
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(dataset.train))
     start, rest = order[:START_LABELS], order[START_LABELS:]
-    learner = make_learner(dataset, TrainingConfig(rounds=15, cell_count=CELLS), seed)
+    learner = make_learner(dataset, TrainingConfig(rounds=15, cell_count=cells), seed)
     examples = {
         f"site-{site}": learner.examples(
             dataset.train[start[site::5]], dataset.train_classes[start[site::5]]
@@ -130,12 +130,12 @@ def pool_of(columns: Columns, rows: NDArray[np.int64], site: NDArray[np.int32]) 
     )
 
 
-def stand_ins_of(pool: Pool, epsilon: float, chance: Random) -> Pool:
+def stand_ins_of(pool: Pool, cells: int, epsilon: float, chance: Random) -> Pool:
     """The pool that the coordinator builds from noised histograms."""
     parts, sites = [], []
     for site in range(pool.site_count):
         mine = pool.site_index == site
-        counts = count_samples(pool.cell_ids[mine], pool.margins[mine], CELLS)
+        counts = count_samples(pool.cell_ids[mine], pool.margins[mine], cells)
         noised = with_noise(counts, round(epsilon * 1000), chance.randrange)
         parts.append(stand_in_columns(noised, epsilon, secrets.token_bytes(32)))
         sites.append(np.full(len(parts[-1]["margins"]), site, np.int32))
@@ -181,12 +181,12 @@ def worth(pool: Pool, budget: Budget, found: Allocation, rows: NDArray[Any]) -> 
     return np.array([pool.margins[rows].sum() / 63.0, value])
 
 
-def one_round(pool: Pool, epsilon: float, seed: int) -> dict[str, NDArray[np.float64]]:
+def one_round(pool: Pool, cells: int, epsilon: float, seed: int) -> dict[str, NDArray[np.float64]]:
     """What each mode buys with one budget, on the same real samples."""
     budget = Budget(BUDGET, np.full(pool.site_count, BUDGET), np.zeros(77, np.int64))
     every = np.ones(len(pool), np.bool_)
     by_row = allocate(pool, budget, POLICY, np.random.default_rng(seed))
-    noised = stand_ins_of(pool, epsilon, Random(seed))
+    noised = stand_ins_of(pool, cells, epsilon, Random(seed))
     by_count = allocate(noised, budget, POLICY, np.random.default_rng(seed))
     quotas = np.bincount(noised.site_index[by_count.rows], minlength=pool.site_count)
     even = np.full(pool.site_count, BUDGET // pool.site_count)
@@ -203,23 +203,27 @@ def one_round(pool: Pool, epsilon: float, seed: int) -> dict[str, NDArray[np.flo
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cells", type=int, default=16)
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.25, 0.5, 1.0])
     args = parser.parse_args()
     folder = data_folder()
+    print(f"banking77, {SITES} sites of {SAMPLES} samples, {BUDGET} labels, {args.cells} cells;")
     print(
-        f"banking77, {SITES} sites of {SAMPLES} samples, {BUDGET} labels, {CELLS} cells, means of"
+        f"means of seeds {args.seeds}; {RELEASES} releases, a campaign, cost {RELEASES} epsilons\n"
     )
-    print(f"{args.seeds} seeds; a campaign of {RELEASES} releases costs {RELEASES} epsilons\n")
     print("| sites | epsilon | quota from | scores | objective | of row mode | of row mode |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
-    scores = [scored(folder, seed) for seed in range(args.seeds)]
+    scores = {seed: scored(folder, seed, args.cells) for seed in args.seeds}
     for how in PARTITIONS:
-        for epsilon in (0.25, 0.5, 1.0):
+        for epsilon in args.epsilons:
             rounds = []
-            for seed, columns in enumerate(scores):
+            for seed, columns in scores.items():
                 places = split(columns, seed, how)
                 site = np.repeat(np.arange(len(places), dtype=np.int32), places.shape[1])
-                rounds.append(one_round(pool_of(columns, places.ravel(), site), epsilon, seed))
+                rounds.append(
+                    one_round(pool_of(columns, places.ravel(), site), args.cells, epsilon, seed)
+                )
             for name in rounds[0]:
                 mean = np.mean([found[name] for found in rounds], axis=0)
                 share = mean / np.mean([found["rows"] for found in rounds], axis=0)
