@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -316,8 +317,9 @@ def test_an_acknowledged_batch_survives_kill_nine_at_any_moment(runner, config, 
             central.servers.port = ports["port"]
             again = Machine(central, agent.key, agent.certificate_der)
             stream = again.candidates.StreamCandidateBatches(batches(), timeout=60)
-            first = next(stream)
-            acknowledged[first.sequence] = sent[first.sequence]
+            # A busy machine may answer slowly: the clock starts when it has answered a few times.
+            for ack in itertools.islice(stream, 2 + attempt):
+                acknowledged[ack.sequence] = sent[ack.sequence]
             threading.Timer(0.05 + 0.07 * attempt, process.kill).start()
             with contextlib.suppress(grpc.RpcError):
                 acknowledged.update((ack.sequence, sent[ack.sequence]) for ack in stream)
