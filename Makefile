@@ -16,17 +16,16 @@ TORCH_INDEX_cuda    = --extra-index-url https://download.pytorch.org/whl/cu130
 BIN   = $(VENV)/bin
 STAMP = $(VENV)/.installed-$(TORCH)
 
-.PHONY: demo test browser check format proto sim install clean
+.PHONY: demo test check format proto sim install clean
 
 demo: $(STAMP)
 	$(BIN)/perimeter-demo --work "$(WORK)" $(if $(DATA),--data "$(DATA)") $(if $(HUMAN),--human)
 
+# Every test; the browser's run from the installed wheel, where nothing but loopback is reachable.
+# `make test ARGS=tests/unit` runs what ARGS names, in the checkout.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
-
-# The browser suite against the installed wheel, in a network namespace with nothing but loopback.
-browser: $(STAMP)
-	$(BIN)/python tests/browser/from_wheel.py $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),--ignore=tests/browser)
+	$(if $(ARGS),,$(BIN)/python tests/browser/from_wheel.py)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

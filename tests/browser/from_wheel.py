@@ -94,7 +94,7 @@ def cut_network() -> None:
 
 def main() -> int:
     axe = ROOT / "tests" / "browser" / "node_modules" / "axe-core"
-    if not axe.exists():
+    if not axe.exists() and shutil.which("npm"):
         command = ["npm", "install", "--no-audit", "--no-fund"]
         subprocess.run(command, cwd=axe.parents[1], check=True, stdout=subprocess.DEVNULL)
     with tempfile.TemporaryDirectory() as name:
