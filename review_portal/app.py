@@ -15,6 +15,7 @@ from review_portal.routes import (
     bulk,
     egress,
     labeling,
+    leaks,
     login,
     pages,
     people_pages,
@@ -24,7 +25,9 @@ from review_portal.routes import (
 )
 from review_portal.routes.guard import Perimeter, Refused, json_refused
 
-MODULES = (login, labeling, adjudication, quality, people_pages, pages, bulk, site, egress, records)
+MODULES = (
+    login, labeling, adjudication, quality, people_pages, pages, bulk, site, leaks, egress, records,
+)  # fmt: skip
 DESCRIPTION = "Labeling of masked items at a site. See docs/portal-api.md."
 
 

@@ -31,7 +31,7 @@ from review_portal.routes.shapes import (
     UndoBody,
 )
 from review_portal.store import annotations as decisions
-from review_portal.store import counters, flags, queue, site_view
+from review_portal.store import counters, flags, leaks, queue, site_view
 from review_portal.store.campaigns import (
     find_campaign_named,
     list_campaigns,
@@ -276,17 +276,19 @@ async def extend_leases(portal: PortalOf, visitor: Labeler) -> dict[str, float]:
 
 @router.post("/flags")
 async def flag_item(portal: PortalOf, visitor: Labeler, body: FlagBody) -> dict[str, int]:
-    """Tells the site lead that something is wrong with an item."""
+    """Tells the site lead that something is wrong with an item; named words go everywhere."""
     flag = flags.NewFlag(
         bytes.fromhex(body.item_id), visitor.person.person_id, body.reason_code, body.note
     )
-    now = portal.clock()
-    flag_id = raise_if_refused(
-        await portal.store.database.write_soon(
-            lambda connection: flags.raise_flag(connection, portal.store.keys, flag, now)
-        )
-    )
-    return {"flag_id": flag_id}
+    now, keys = portal.clock(), portal.store.keys
+
+    def work(connection: Connection) -> int | Refusal:
+        if body.words.strip():
+            return leaks.report(connection, keys, flag, body.words, now)
+        return flags.raise_flag(connection, keys, flag, now)
+
+    number = raise_if_refused(await portal.store.database.write_soon(work))
+    return {"report_id" if body.words.strip() else "flag_id": number}
 
 
 @router.get("/items/{item_id}/content", responses={200: {"content": {"image/png": {}}}})

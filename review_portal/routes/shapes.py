@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from review_portal.core.model import Role
 
@@ -80,11 +80,18 @@ class LeasesBody(Body):
 
 
 class FlagBody(Body):
-    """Something is wrong with an item."""
+    """Something is wrong with an item; for personal data, the words that got through masking."""
 
     item_id: HexId
     reason_code: Literal["personal_information", "wrong_content", "guideline_unclear", "other"]
     note: str = Field("", max_length=4000)
+    words: str = Field("", max_length=400)
+
+    @model_validator(mode="after")
+    def _words_are_a_leak(self) -> FlagBody:
+        if self.words.strip() and self.reason_code != "personal_information":
+            raise ValueError("words go with the reason personal_information only")
+        return self
 
 
 CampaignName = Annotated[str, Field(max_length=80)]

@@ -17,7 +17,7 @@ from review_portal.routes.choosing import chosen_campaign
 from review_portal.routes.guard import Overseer, PortalOf, SiteLead, raise_if_refused
 from review_portal.routes.pages import page
 from review_portal.site_report import site_report
-from review_portal.store import audit, automatic, counters, notes, site_view
+from review_portal.store import audit, automatic, counters, leaks, notes, site_view
 from review_portal.store.campaigns import put_settings, settings_of
 
 router = APIRouter(include_in_schema=False)
@@ -31,6 +31,7 @@ async def site_page(
     known, chosen = chosen_campaign(portal, campaign)
     context: dict[str, Any] = {"campaigns": known, "chosen": chosen, "link": portal.link}
     context["now"] = portal.clock()
+    context["leaks"] = await portal.store.database.read_soon(leaks.open_reports)
     if chosen is not None:
         wanted = chosen
         context |= await portal.store.database.read_soon(lambda c: _facts(c, portal, wanted))

@@ -452,6 +452,8 @@ function openNote() {
 function openFlag() {
   if (!current) return;
   at("flag-note").value = "";
+  at("flag-words").value = selectedWords();
+  at("flag-problem").hidden = true;
   // A box that is closed by Escape keeps what it returned the last time.
   at("flag-box").returnValue = "";
   at("flag-box").showModal();
@@ -489,9 +491,39 @@ function openKeys() {
   at("keys-box").showModal();
 }
 
+// What is selected inside of the item, as it stands there.
+function selectedWords() {
+  const span = selectedSpan(at("item").querySelector(".text"));
+  if (span) return Array.from(current.text).slice(span.start, span.end).join("").slice(0, 200);
+  const selection = document.getSelection();
+  const inside = selection.rangeCount && at("item").contains(selection.anchorNode) && at("item").contains(selection.focusNode);
+  return inside ? selection.toString().trim().slice(0, 200) : "";
+}
+
+// Words of an item never wait in the outbox, which is on disk: they go at once or not at all.
+async function sendLeak(words) {
+  const item = current;
+  const body = { item_id: item.item_id, reason_code: "personal_information", note: at("flag-note").value, words };
+  let { ok, status, answer } = await call("/api/flags", body).catch(() => ({}));
+  if (status === 403 && (await renewCsrf(status).catch(() => false))) ({ ok, answer } = await call("/api/flags", body).catch(() => ({})));
+  if (!ok) {
+    at("flag-problem").textContent = answer ? fill("label.refused", { message: refusal(answer) }) : texts["label.leak_offline"];
+    at("flag-problem").hidden = false;
+    at("flag-box").returnValue = "";
+    at("flag-box").showModal();
+    return at("flag-words").focus();
+  }
+  // What this page holds already may show the words, too: it is fetched again.
+  ring = [];
+  if (current === item) skip();
+  toast(texts["label.leak_done"]);
+}
+
 function sendFlag() {
   if (!current) return;
   const reason = document.querySelector("input[name=flag]:checked").value;
+  const words = at("flag-words").value.trim();
+  if (words && reason === "personal_information") return sendLeak(words);
   outbox.add("/api/flags", { item_id: current.item_id, reason_code: reason, note: at("flag-note").value });
   skip();
   toast(texts["label.flagged"]);

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from review_portal.core.leaks import moved_answer
 from review_portal.core.model import ItemState, NewItem, Origin, Purpose, Settlement, SlotState
-from review_portal.store import audit, counters, items
+from review_portal.store import audit, counters, items, leak_terms
 from review_portal.store.settling import class_of
 from review_portal.store.tables import item, item_content, label, slot
 
@@ -48,6 +49,8 @@ def import_chunk(
     fresh = _unknown(connection, chunk)
     if not fresh:
         return 0
+    terms = leak_terms.words(connection, intake.keys)
+    fresh = [_without(terms, entry) for entry in fresh]
     first = (connection.execute(select(func.max(item.c.item_number))).scalar() or 0) + 1
     numbered = list(enumerate(fresh, start=first))
     connection.execute(item.insert(), [_item_row(intake, n, entry) for n, entry in numbered])
@@ -63,6 +66,13 @@ def import_chunk(
     _count(connection, intake, fresh)
     _note(connection, intake, fresh)
     return len(fresh)
+
+
+def _without(terms: Sequence[str], entry: ImportedItem) -> ImportedItem:
+    """Returns an item without the words on the site's list, its marked spans moved along."""
+    new, shifts = leak_terms.without(terms, entry.item)
+    key = entry.answer_key
+    return replace(entry, item=new, answer_key=moved_answer(key, shifts) if key else key)
 
 
 def _unknown(connection: Connection, chunk: Sequence[ImportedItem]) -> list[ImportedItem]:

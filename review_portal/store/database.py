@@ -56,7 +56,8 @@ class Database:
         fresh = not self.path.exists()
         with engine.connect() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if version == 0:
+            if version < SCHEMA_VERSION:
+                # Newer formats only add tables so far; those that are there stay as they are.
                 metadata.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.commit()

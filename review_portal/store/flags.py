@@ -48,6 +48,17 @@ def raise_flag(connection: Connection, keys: KeyRing, flag: NewFlag, now: float)
     return note_id
 
 
+def was_given(connection: Connection, item_id: bytes, expert_id: int) -> bool:
+    """Returns whether an expert holds an item or has answered it."""
+    found = connection.execute(
+        select(slot.c.slot_id)
+        .join(item, slot.c.item_number == item.c.item_number)
+        .where(item.c.item_id == item_id, slot.c.expert_id == expert_id)
+        .limit(1)
+    ).first()
+    return found is not None
+
+
 def held_content(
     connection: Connection, item_id: bytes, expert_id: int
 ) -> tuple[bytes, bytes] | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select, update
 
 from review_portal.core.model import Campaign, ItemState, NewItem, Purpose, SlotState
-from review_portal.store import audit, counters, outbox, site_totals
+from review_portal.store import audit, counters, leak_terms, outbox, site_totals
 from review_portal.store.campaigns import CampaignSettings
 from review_portal.store.database import insert_row
 from review_portal.store.sealing import KeyRing
@@ -136,6 +136,7 @@ def receive(connection: Connection, intake: Intake, new: NewItem, actor: str) ->
     """
     if find_item_number(connection, new.item_id) is not None:
         return False
+    new = leak_terms.masked(connection, intake.keys, new)
     state = ItemState.HELD if intake.settings.is_held else ItemState.OPEN
     number = insert_item(connection, intake, new, state)
     if state is ItemState.OPEN:
@@ -159,8 +160,14 @@ def receive(connection: Connection, intake: Intake, new: NewItem, actor: str) ->
 
 
 def open_slots(connection: Connection, item_number: int) -> None:
-    """Opens the wanted slots of an item."""
+    """Opens the wanted slots of an item, less those that experts have answered already."""
     row = connection.execute(select(item).where(item.c.item_number == item_number)).one()
+    answered = connection.exec_driver_sql(
+        "SELECT count(*) FROM slot WHERE item_number = ? AND state = 2 AND purpose = 'work'",
+        (item_number,),
+    ).scalar_one()
+    if answered >= row.wanted_count:
+        return
     priority = IMPORT_PRIORITY if row.grant_id is None else _priority(row.grant_expire_at)
     connection.execute(
         slot.insert(),
@@ -174,7 +181,7 @@ def open_slots(connection: Connection, item_number: int) -> None:
                 "priority": priority,
                 "language": row.language,
             }
-            for _ in range(row.wanted_count)
+            for _ in range(row.wanted_count - answered)
         ],
     )
 

@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Counts up with every change below; kept in `PRAGMA user_version`."""
 
 metadata = MetaData()
@@ -315,3 +315,27 @@ audit = Table(
     Column("chain_hash", LargeBinary, nullable=False),
 )
 Index("audit_by_action", audit.c.action, audit.c.sequence)
+
+# Words that got through masking. The words are sealed under a key of the site's own.
+leak_term = Table(
+    "leak_term",
+    metadata,
+    Column("term_id", LargeBinary, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("added_at", Float, nullable=False),
+)
+
+leak_report = Table(
+    "leak_report",
+    metadata,
+    Column("report_id", Integer, primary_key=True),
+    Column("term_id", LargeBinary, nullable=False),
+    Column("item_number", Integer, nullable=False),
+    Column("expert_id", Integer, nullable=False),
+    Column("touched_count", Integer, nullable=False),
+    Column("held_count", Integer, nullable=False),
+    Column("reported_at", Float, nullable=False),
+    Column("seen_at", Float),
+    Column("seen_by", Integer),
+)
+Index("leak_open", leak_report.c.report_id, sqlite_where=text("seen_at IS NULL"))

@@ -18,7 +18,15 @@ pytestmark = pytest.mark.browser
 PAGES = {
     "ada": ["/label", "/bulk", "/notes", "/account"],
     "max": ["/adjudicate", "/quality"],
-    "lea": ["/site", "/quality", "/people", "/audit?verify=1", "/notes", "/egress?verify=1"],
+    "lea": [
+        "/site",
+        "/site/leaks",
+        "/quality",
+        "/people",
+        "/audit?verify=1",
+        "/notes",
+        "/egress?verify=1",
+    ],
 }
 
 

@@ -1,0 +1,259 @@
+"""An expert reports a leak: the words go everywhere at once, look-alikes wait for the site lead."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from review_portal.core import leaks
+from review_portal.core.duplicates import SIMILARITY_MIN, Shingles, jaccard, shingles_of
+from review_portal.core.model import ItemState, Kind, Refusal
+from review_portal.errors import KeyMissing
+from review_portal.store import audit, flags, items, leak_terms
+from review_portal.store.database import insert_row
+from review_portal.store.sealing import KeyRing
+from review_portal.store.tables import item, item_content, leak_report, person
+
+PAGE_ROWS = 500
+SEARCHED = (Kind.TEXT.value, Kind.RECORD.value)
+
+
+@dataclass(frozen=True)
+class OpenReport:
+    """A report that the site lead has not seen.
+
+    Attributes:
+        report_id: Its number.
+        author: Display name of who reported.
+        reported_at: Seconds since the epoch.
+        touched_count: Items in which the words were replaced.
+        held_count: Items that wait for the site lead because of it.
+    """
+
+    report_id: int
+    author: str
+    reported_at: float
+    touched_count: int
+    held_count: int
+
+
+@dataclass(frozen=True)
+class _Reported:
+    """The item that was reported, as it was before."""
+
+    row: Any
+    kind: Kind
+    content: bytes
+    shingles: Shingles
+
+    def resembles(self, kind: Kind, content: bytes) -> bool:
+        """Texts resemble as near-duplicates do; records when their bytes are equal."""
+        if kind is not self.kind:
+            return False
+        if kind is not Kind.TEXT:
+            return content == self.content
+        # A text of n characters has less than n shingles, so a short one needs no look.
+        if len(content) < SIMILARITY_MIN * len(self.shingles):
+            return False
+        likeness = jaccard(self.shingles, shingles_of(content.decode("utf-8", "replace")))
+        return likeness >= SIMILARITY_MIN
+
+
+def report(
+    connection: Connection, keys: KeyRing, flag: flags.NewFlag, words: str, now: float
+) -> int | Refusal:
+    """Flags an item and takes the words that leaked out of the whole store, in one transaction.
+
+    Args:
+        connection: Inside the transaction.
+        keys: Opens and seals content.
+        flag: Who reports which item; its note loses the words, too.
+        words: What leaked, as it stands in the item.
+        now: Seconds since the epoch.
+
+    Returns:
+        The report's number, or a refusal that changed nothing.
+    """
+    term = leaks.tidy(words)
+    refused = leaks.check_term(term)
+    if refused is not None:
+        return refused
+    found = _find(connection, keys, flag)
+    if isinstance(found, Refusal):
+        return found
+    refused = leaks.check_occurs(found.kind, found.content, _spans(found.row), term)
+    if refused is not None:
+        return refused
+    note = leaks.clean(Kind.TEXT, flag.note.encode(), (), [term])
+    if note is not None:
+        text = note.content.decode()
+        flag = flags.NewFlag(flag.item_id, flag.expert_id, flag.reason_code, text)
+    flagged = flags.raise_flag(connection, keys, flag, now)
+    if isinstance(flagged, Refusal):
+        return flagged
+    touched, alike = _replace_everywhere(connection, keys, found, term)
+    for number in alike:
+        _hold(connection, number)
+    about = (leak_terms.put(connection, keys, term, now), found.row)
+    return _write(connection, flag, about, (touched, len(alike)), now)
+
+
+def _write(
+    connection: Connection,
+    flag: flags.NewFlag,
+    about: tuple[bytes, Any],
+    counts: tuple[int, int],
+    now: float,
+) -> int:
+    (term_id, row), (touched, held) = about, counts
+    number = insert_row(
+        connection,
+        leak_report.insert().values(
+            term_id=term_id,
+            item_number=row.item_number,
+            expert_id=flag.expert_id,
+            touched_count=touched,
+            held_count=held,
+            reported_at=now,
+        ),
+    )
+    detail = {"report": number, "term": term_id.hex(), "items": touched, "held": held}
+    event = audit.Event(f"person:{flag.expert_id}", "leak.reported", flag.item_id.hex(), detail)
+    audit.append(connection, now, event)
+    return number
+
+
+def _find(connection: Connection, keys: KeyRing, flag: flags.NewFlag) -> _Reported | Refusal:
+    if not flags.was_given(connection, flag.item_id, flag.expert_id):
+        return Refusal("ITEM_UNKNOWN", "you do not hold this item")
+    row = connection.execute(_ROWS.where(item.c.item_id == flag.item_id)).one()
+    content = keys.unseal(row.campaign_id, items.content_row(row.item_id), row.sealed)
+    kind = Kind(row.kind)
+    text = content.decode("utf-8", "replace") if kind is Kind.TEXT else ""
+    return _Reported(row, kind, content, shingles_of(text))
+
+
+_ROWS = select(
+    item.c.item_number,
+    item.c.item_id,
+    item.c.campaign_id,
+    item.c.kind,
+    item.c.state,
+    item.c.mask_spans,
+    item_content.c.sealed,
+).join(item_content, item_content.c.item_number == item.c.item_number)
+
+
+def _pages(connection: Connection) -> Iterator[list[Any]]:
+    last = 0
+    while True:
+        query = _ROWS.where(item.c.item_number > last, item.c.kind.in_(SEARCHED))
+        page = list(connection.execute(query.order_by(item.c.item_number).limit(PAGE_ROWS)))
+        if not page:
+            return
+        yield page
+        last = page[-1].item_number
+
+
+def _spans(row: Any) -> tuple[leaks.Span, ...]:
+    return tuple((start, end, name) for start, end, name in json.loads(row.mask_spans))
+
+
+def _replace_everywhere(
+    connection: Connection, keys: KeyRing, reported: _Reported, term: str
+) -> tuple[int, list[int]]:
+    """Returns how many items lost the words, and the numbers of open look-alikes."""
+    touched, alike = 0, []
+    for page in _pages(connection):
+        changes = []
+        for row in page:
+            try:
+                plain = keys.unseal(row.campaign_id, items.content_row(row.item_id), row.sealed)
+            except KeyMissing:
+                continue  # Its campaign was shredded: there is no content any more.
+            kind = Kind(row.kind)
+            done = leaks.clean(kind, plain, _spans(row), [term])
+            if done is not None:
+                changes.append((row, done))
+            if row.state == ItemState.OPEN.value and reported.resembles(kind, plain):
+                alike.append(row.item_number)
+        _put(connection, keys, changes)
+        touched += len(changes)
+    return touched, alike
+
+
+def _put(connection: Connection, keys: KeyRing, changes: list[tuple[Any, leaks.Cleaned]]) -> None:
+    if not changes:
+        return
+    contents, facts = [], []
+    for row, done in changes:
+        sealed = keys.seal(row.campaign_id, items.content_row(row.item_id), done.content)
+        contents.append((sealed, row.item_number))
+        digest = hashlib.sha256(done.content).digest()
+        facts.append((json.dumps(done.spans), digest, row.item_number))
+        if done.shifts:
+            _move_answers(connection, row.item_number, done.shifts)
+    connection.exec_driver_sql("UPDATE item_content SET sealed = ? WHERE item_number = ?", contents)
+    connection.exec_driver_sql(
+        "UPDATE item SET mask_spans = ?, content_sha256 = ? WHERE item_number = ?", facts
+    )
+
+
+def _move_answers(
+    connection: Connection, item_number: int, shifts: tuple[leaks.Shift, ...]
+) -> None:
+    """Marked spans go on marking the same words: only their places change."""
+    for table, number in (("label", "label_id"), ("annotation", "annotation_id")):
+        rows = connection.exec_driver_sql(
+            f"SELECT {number}, answer_key FROM {table} "  # noqa: S608  names of this loop
+            "WHERE item_number = ? AND answer_key LIKE '%:%'",
+            (item_number,),
+        ).all()
+        for row_number, key in rows:
+            connection.exec_driver_sql(
+                f"UPDATE {table} SET answer_key = ? WHERE {number} = ?",  # noqa: S608
+                (leaks.moved_answer(key, shifts), row_number),
+            )
+
+
+def _hold(connection: Connection, item_number: int) -> None:
+    items.change_state(connection, item_number, ItemState.HELD)
+    items.void_slots(connection, item_number)
+
+
+def open_reports(connection: Connection) -> tuple[OpenReport, ...]:
+    """Returns the reports that the site lead has not seen, newest first."""
+    rows = connection.execute(
+        select(leak_report, person.c.display_name, person.c.username)
+        .join(person, person.c.person_id == leak_report.c.expert_id)
+        .where(leak_report.c.seen_at.is_(None))
+        .order_by(leak_report.c.report_id.desc())
+    )
+    return tuple(
+        OpenReport(
+            row.report_id,
+            row.display_name or row.username,
+            row.reported_at,
+            row.touched_count,
+            row.held_count,
+        )
+        for row in rows
+    )
+
+
+def mark_seen(connection: Connection, report_id: int, person_id: int, now: float) -> bool:
+    """Ends the alarm of one report. Returns whether it was open."""
+    changed = connection.execute(
+        update(leak_report)
+        .where(leak_report.c.report_id == report_id, leak_report.c.seen_at.is_(None))
+        .values(seen_at=now, seen_by=person_id)
+    ).rowcount
+    if changed:
+        event = audit.Event(f"person:{person_id}", "leak.seen", str(report_id))
+        audit.append(connection, now, event)
+    return bool(changed)
