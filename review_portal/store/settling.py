@@ -214,6 +214,8 @@ def reopen_item(connection: Connection, item_number: int, *, now: float) -> Refu
     row = connection.execute(select(item).where(item.c.item_number == item_number)).one()
     if row.state in {ItemState.EXPIRED.value, ItemState.DECLINED.value}:
         return Refusal("ITEM_ENDED", "this item has ended meanwhile; nothing to take back")
+    if row.state == ItemState.HELD.value:
+        return Refusal("ITEM_HELD", "the site lead looks at this item first; nothing to take back")
     if _is_adjudicated(connection, item_number):
         return Refusal("ADJUDICATED", "an adjudicator has settled this item already")
     if row.grant_id is not None and row.state in {"LABELED", "ABSTAINED"}:

@@ -10,7 +10,7 @@ import tomllib
 import pytest
 from portal_bench import CAMPAIGN_ID, new_campaign, new_item
 from sqlalchemy import select
-from test_label_store import decide, labels, lease
+from test_label_store import decide, labels, lease, undo
 
 from review_portal.core.leaks import clean, occurrences
 from review_portal.core.model import Answer, Decision, Kind, MaskView, Refusal, Role
@@ -164,13 +164,16 @@ def test_open_look_alikes_wait_for_the_site_lead_and_come_back_once(bench, serve
     bench.receive(*alike, other)
     lease(bench, ada)
     lease(bench, eve)
-    decide(bench, ada, alike[3].item_id, 0)
+    decide(bench, ada, alike[3].item_id, 0, client_token="answer-before")
     decide(bench, eve, alike[2].item_id, 0)
     decide(bench, ada, alike[2].item_id, 0)
     report(bench, ada, alike[0].item_id, "Zora Quill")
     states = [facts_of(bench, entry.item_id).state for entry in (*alike, other)]
     assert states == ["HELD", "HELD", "LABELED", "HELD", "OPEN"]
     assert {q.item_id for q in lease(bench, eve)} == {other.item_id}
+    kept = undo(bench, ada, of_token="answer-before")
+    assert isinstance(kept, Refusal)
+    assert kept.reason == "ITEM_HELD"
     assert bench.store.database.read(leaks.open_reports)[0].held_count == 3
 
     def approve(c):
