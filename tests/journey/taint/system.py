@@ -181,9 +181,9 @@ class FederationUnderTest:
         path.write_text(
             f'name = "{CAMPAIGN}"\nkind = "text"\nclasses = {classes}\nsites = {sites}\n'
             "budget_labels = 48\ncycle_budget_labels = 24\ncycles = 2\nmin_new_labels = 6\n"
-            'grant_lifetime = "60m"\npool_timeout = "15m"\nlabel_timeout = "15m"\n'
+            'grant_lifetime = "15m"\npool_timeout = "4m"\nlabel_timeout = "4m"\n'
             "[features]\nbuckets = 512\ntokens_max = 64\n"
-            "[training]\nrounds = 2\nround_timeout_seconds = 300\nnode_wait_seconds = 300\n"
+            "[training]\nrounds = 2\nround_timeout_seconds = 60\nnode_wait_seconds = 60\n"
         )
         return path
 
