@@ -191,8 +191,7 @@ class CaptureRelay:
     def close(self) -> None:
         """Ends the relay."""
         if self._thread.is_alive():
-            self._server.close()
-            self._ask(self._drop_all())
+            self._ask(self._end())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
@@ -201,6 +200,11 @@ class CaptureRelay:
 
     async def _listen(self) -> asyncio.Server:
         return await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._site_side())
+
+    async def _end(self) -> None:
+        # On the loop's own thread: a connection that ends at this moment counts the same waiters.
+        self._server.close()
+        await self._drop_all()
 
     async def _drop_all(self) -> None:
         held, self._open = self._open, set()
