@@ -1,4 +1,4 @@
-"""`perimeter-agent`: enroll, run, status, mask, egress."""
+"""`perimeter-agent`: enroll, run, status, mask, egress, audit."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run="status")
     _add_egress(commands)
+    _add_audit(commands)
     masking_commands.add_arguments(commands)
     return parser
 
@@ -55,6 +56,14 @@ def _add_egress(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     egress.add_argument("--last", type=int, default=20, metavar="N", help="show: only the last N")
     egress.add_argument("--full", action="store_true", help="show: every field of every message")
     egress.set_defaults(run="egress")
+
+
+def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    audit = commands.add_parser("audit", help="read or check the log of unmaskings and deletions")
+    audit.add_argument("action", choices=("show", "verify"))
+    _add_config(audit)
+    audit.add_argument("--json", action="store_true", help="show: JSON, one record a line")
+    audit.set_defaults(run="audit")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

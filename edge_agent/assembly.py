@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from random import Random
 
+from edge_agent.audit import AuditLog
 from edge_agent.config import AgentConfig
 from edge_agent.coordinator_client import CoordinatorClient
 from edge_agent.daemon import Daemon, Parts, Source
@@ -25,6 +26,7 @@ from edge_agent.sources.folder import FolderSource
 from edge_agent.sources.growing import GrowingFile
 from edge_agent.sources.intake import Intake
 from edge_agent.sources.push import PushListener
+from edge_agent.unmasking import Unmasker
 from edge_agent.uplink import Uplink
 from edge_agent.views import DetectingMasker, ViewMaker
 
@@ -85,6 +87,7 @@ def build_daemon(
         portal=portal,
         releaser=Releaser(stores, portal, views, config, identity.grant_key),
         egress_copy=EgressCopy(config.state_folder / EGRESS_FOLDER, portal),
+        unmasker=Unmasker(stores, portal, AuditLog(config.state_folder), config),
     )
     return Daemon(parts, identity, clock, rng, wake)
 

@@ -107,6 +107,26 @@ def egress(parsed: argparse.Namespace) -> int:
     return _show(folder, parsed)
 
 
+def audit(parsed: argparse.Namespace) -> int:
+    """Shows or checks who was shown raw words here, and what was deleted."""
+    from edge_agent.audit import records, verify
+
+    folder = _config(parsed).state_folder
+    if parsed.action == "verify":
+        count, fault = verify(folder)
+        sys.stdout.write(f"BROKEN: {fault}\n" if fault else f"whole: {count} records\n")
+        return 1 if fault else 0
+    for record in records(folder):
+        if parsed.json:
+            sys.stdout.write(json.dumps(asdict(record)) + "\n")
+            continue
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.at))
+        facts = ", ".join(f"{name} {value}" for name, value in record.detail.items())
+        line = f"{record.sequence:>6}  {at}  {record.action}  {record.subject}  {facts}"
+        sys.stdout.write(line.rstrip() + "\n")
+    return 0
+
+
 def _show(folder: Path, parsed: argparse.Namespace) -> int:
     from collections import deque
 
@@ -142,4 +162,5 @@ COMMANDS: Mapping[str, Callable[[Any], int]] = {
     "run": run,
     "status": status,
     "egress": egress,
+    "audit": audit,
 }

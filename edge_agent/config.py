@@ -135,6 +135,7 @@ class Timing(Table, frozen=True):
         call_seconds: Deadline of an ordinary call.
         retry_first_seconds: Upper bound of the first back-off pause.
         retry_longest_seconds: Upper bound of every back-off pause.
+        unmask_poll_seconds: Time between questions for approved unmaskings.
     """
 
     tick_seconds: float = 1.0
@@ -144,6 +145,7 @@ class Timing(Table, frozen=True):
     call_seconds: float = 20.0
     retry_first_seconds: float = 1.0
     retry_longest_seconds: float = 300.0
+    unmask_poll_seconds: float = 5.0
 
     def check(self) -> None:
         """Raises `ConfigError` for values outside their range."""
@@ -162,6 +164,8 @@ class AgentConfig(Table, frozen=True):
         portal: `host:port` of the intake of the site's own portal.
         coordinator: `host:port`; empty takes the one that enrolment wrote.
         key_file: Key of the sealed queue; empty keeps it in the state folder.
+        unmask: Whether raw words behind a placeholder may be shown at the site's portal: refuse, or
+            approved, for requests that a second person allowed there.
         sources: Where samples come from.
         masking: The site's masking policy; its keys are those of `masking.policy.MaskingPolicy`.
     """
@@ -170,6 +174,7 @@ class AgentConfig(Table, frozen=True):
     portal: str = ""
     coordinator: str = ""
     key_file: str = ""
+    unmask: Literal["refuse", "approved"] = "refuse"
     sources: tuple[SourceConfig, ...] = ()
     limits: Limits = Limits()
     timing: Timing = Timing()

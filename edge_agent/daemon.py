@@ -31,6 +31,7 @@ from edge_agent.queue.stores import Stores
 from edge_agent.release import Releaser
 from edge_agent.sources.intake import Delivery, Intake
 from edge_agent.sources.push import PushListener
+from edge_agent.unmasking import Unmasker
 from edge_agent.uplink import Uplink
 from edge_agent.views import ViewMaker
 
@@ -69,6 +70,7 @@ class Parts:
         portal: The site's portal.
         releaser: From grant to item.
         egress_copy: The ledger's way to the portal.
+        unmasker: Answers approved questions for raw words.
     """
 
     config: AgentConfig
@@ -83,6 +85,7 @@ class Parts:
     portal: PortalClient
     releaser: Releaser
     egress_copy: EgressCopy
+    unmasker: Unmasker
 
 
 class Daemon:
@@ -183,6 +186,7 @@ class Daemon:
             more.append(self._attempt("release", self._release, now, peer="portal"))
             more.append(self._attempt("outcomes", self._report, now, peer="coordinator"))
             more.append(self._attempt("egress copy", self._copy_egress, now, peer="portal"))
+            more.append(self._attempt("unmasking", self._parts.unmasker.turn, now, peer="portal"))
         return any(more)
 
     def _attempt(

@@ -112,7 +112,7 @@ class EgressLedger:
         )
         record = EgressRecord(**{**asdict(unsealed), "digest": unsealed.computed_digest()})
         line = json.dumps(asdict(record), sort_keys=True).encode() + b"\n"
-        _append_durably(self._file_for(record, len(line)), line)
+        append_durably(self._file_for(record, len(line)), line)
         self._last = record
         return record
 
@@ -199,7 +199,12 @@ def _parsed(line: bytes, path: Path, number: int) -> EgressRecord:
         raise StorageError(f"{path.name}, line {number} is not a record of the ledger") from None
 
 
-def _append_durably(path: Path, line: bytes) -> None:
+def append_durably(path: Path, line: bytes) -> None:
+    """Appends a line that is on disk, whole, when this returns; or none of it.
+
+    Raises:
+        StorageFull: There is no space.
+    """
     fresh = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -210,8 +215,8 @@ def _append_durably(path: Path, line: bytes) -> None:
         except OSError as error:
             os.ftruncate(descriptor, size)
             raise StorageFull(
-                f"no space for the egress ledger {path.parent}: {error.strerror}; "
-                "nothing is sent until there is"
+                f"no space for {path}: {error.strerror}; "
+                "nothing is sent or done that must stand there first, until there is"
             ) from None
     finally:
         os.close(descriptor)

@@ -195,6 +195,11 @@ def check_message(message: Message) -> None:
         raise EgressRefused(f"{name} is not a message that may leave this device")
     if len(UnknownFieldSet(message)):
         raise EgressRefused(f"{name} carries a field that is not in its definition")
+    for field in message.DESCRIPTOR.fields:
+        # Bytes that are absent are checked as empty ones: a column must have its rows.
+        rule = rules.fields.get(field.name) if field.type == FieldDescriptor.TYPE_BYTES else None
+        if rule is not None and not rule(vars_of(message, field.name), message):
+            raise EgressRefused(f"{name}.{field.name} is outside its allowed range")
     for field, value in message.ListFields():
         _check_field(name, rules, field, value, message)
 

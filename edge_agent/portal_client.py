@@ -1,4 +1,4 @@
-"""Delivery of masked items to the portal of the own site, over mutual TLS.
+"""Delivery of masked items, and answers to unmaskings, to the own site's portal over mutual TLS.
 
 The channel accepts one name only: that of a portal of the device's own site.
 """
@@ -74,6 +74,23 @@ class PortalClient:
         """
         answer = self._call("RecordEgress", item_pb2.RecordEgressRequest(lines=lines))
         return int(answer.last_sequence), bytes(answer.last_digest)
+
+    def unmaskings(self) -> list[item_pb2.Unmasking]:
+        """Returns what people at the portal were allowed to see behind a placeholder.
+
+        Raises:
+            PeerError: The portal cannot be reached, or refused.
+        """
+        answer = self._call("ListUnmaskings", item_pb2.ListUnmaskingsRequest())
+        return list(answer.unmaskings)
+
+    def answer_unmasking(self, request: item_pb2.AnswerUnmaskingRequest) -> bool:
+        """Answers one of them; False when nobody waits for it any more.
+
+        Raises:
+            PeerError: The portal cannot be reached, or refused.
+        """
+        return bool(self._call("AnswerUnmasking", request).taken)
 
     def deliver(self, item: item_pb2.Item) -> bool:
         """Delivers an item; True when the portal had it before.

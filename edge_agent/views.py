@@ -162,7 +162,9 @@ def _text_view(raw: Raw, masked: Masked) -> View:
         ],
         verified=masked.report.verified,
     )
-    content = masked.text.encode()
     return View(
-        content, report.SerializeToString(deterministic=True), risk_band(raw.content.decode())
+        masked.text.encode(),
+        report.SerializeToString(deterministic=True),
+        risk_band(raw.content.decode()),
+        tuple((span.raw_start, span.raw_end) for span in masked.spans),
     )

@@ -22,11 +22,13 @@ from review_portal.routes import (
     quality,
     records,
     site,
+    unmasking,
 )
 from review_portal.routes.guard import Perimeter, Refused, json_refused
 
 MODULES = (
     login, labeling, adjudication, quality, people_pages, pages, bulk, site, leaks, egress, records,
+    unmasking,
 )  # fmt: skip
 DESCRIPTION = "Labeling of masked items at a site. See docs/portal-api.md."
 

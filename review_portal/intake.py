@@ -11,7 +11,7 @@ import grpc
 from perimeter.v1 import item_pb2, item_pb2_grpc
 from sqlalchemy import Connection
 
-from review_portal import wire
+from review_portal import unmask_intake, wire
 from review_portal.config import PortalConfig
 from review_portal.core.model import Campaign, Refusal
 from review_portal.egress.archive import EgressArchive, Taken
@@ -20,6 +20,7 @@ from review_portal.identity import Identity, Peer, peer_of
 from review_portal.label_store import LabelStore
 from review_portal.store import automatic, items
 from review_portal.store.campaigns import CampaignSettings, find_campaign, settings_of
+from review_portal.unmask_words import HeldWords
 
 MESSAGE_SLACK_BYTES = 2 << 20
 EVIDENCE_SECONDS = 60.0
@@ -47,6 +48,7 @@ class IntakeDesk:
         identity: The portal's own.
         clock: Seconds since the epoch.
         egress: Where copies of the agents' ledgers go.
+        words: Where raw words wait for their one viewing; shared with the pages.
         campaign_missing: Called when an item's campaign is not known yet.
         thresholds: When and what `automatic.supported` said last, by campaign, model version and
             settings.
@@ -57,6 +59,7 @@ class IntakeDesk:
     identity: Identity
     clock: Callable[[], float]
     egress: EgressArchive
+    words: HeldWords = field(default_factory=HeldWords)
     campaign_missing: Callable[[], None] = lambda: None
     thresholds: dict[tuple[bytes, int, CampaignSettings], tuple[float, float | None]] = field(
         default_factory=dict
@@ -128,6 +131,23 @@ class IntakeDesk:
             return Refusal("EGRESS_MALFORMED", "a line is no record of an egress ledger")
         return taken
 
+    def unmaskings(self, peer: Peer | None) -> list[item_pb2.Unmasking] | Refusal:
+        """Returns the viewings that wait for an answer of the caller."""
+        refused = self._check_peer(peer)
+        if refused is not None or peer is None:
+            return refused or Refusal("IDENTITY", "only agents answer unmaskings")
+        return unmask_intake.waiting(self.store, peer.name, self.clock())
+
+    def take_answer(
+        self, request: item_pb2.AnswerUnmaskingRequest, peer: Peer | None
+    ) -> bool | Refusal:
+        """Takes a device's answer: the words into memory, all else into the store."""
+        refused = self._check_peer(peer)
+        if refused is not None or peer is None:
+            return refused or Refusal("IDENTITY", "only agents answer unmaskings")
+        desk = unmask_intake.AnswerDesk(self.store, self.words, peer.name, self.clock())
+        return unmask_intake.take(desk, request)
+
     def _check_peer(self, peer: Peer | None) -> Refusal | None:
         if peer is None or peer.role != "agent" or peer.trust_domain != self.identity.trust_domain:
             return Refusal("IDENTITY", "only agents deliver items")
@@ -171,6 +191,25 @@ class IntakeServicer(item_pb2_grpc.IntakeServiceServicer):
         return item_pb2.RecordEgressResponse(
             last_sequence=taken.last_sequence, last_digest=bytes.fromhex(taken.last_digest)
         )
+
+    def ListUnmaskings(  # noqa: N802  the name is the wire's
+        self, request: item_pb2.ListUnmaskingsRequest, context: grpc.ServicerContext
+    ) -> item_pb2.ListUnmaskingsResponse:
+        """Says which raw words of the caller's items somebody was allowed to see, just now."""
+        del request
+        found = self._desk.unmaskings(_caller(context))
+        if isinstance(found, Refusal):
+            _refuse(context, found)
+        return item_pb2.ListUnmaskingsResponse(unmaskings=found)
+
+    def AnswerUnmasking(  # noqa: N802  the name is the wire's
+        self, request: item_pb2.AnswerUnmaskingRequest, context: grpc.ServicerContext
+    ) -> item_pb2.AnswerUnmaskingResponse:
+        """Takes a device's answer to one viewing."""
+        taken = self._desk.take_answer(request, _caller(context))
+        if isinstance(taken, Refusal):
+            _refuse(context, taken)
+        return item_pb2.AnswerUnmaskingResponse(taken=taken)
 
 
 def _caller(context: grpc.ServicerContext) -> Peer | None:

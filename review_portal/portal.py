@@ -14,6 +14,7 @@ from review_portal.hints import Hints
 from review_portal.label_store import LabelStore
 from review_portal.quality_reports import QualityReports
 from review_portal.texts import Catalogues, load_catalogues
+from review_portal.unmask_words import HeldWords
 
 PACKAGE = Path(__file__).parent
 
@@ -33,6 +34,7 @@ class Portal:
         link: To the coordinator; None while the portal is not enrolled.
         wake: Asks the link for a turn.
         quality: Quality of each campaign.
+        words: Raw words of devices, each for one viewing; shared with the intake.
         hints: Adds calibrated confidence and typical words to items; None leaves them out.
     """
 
@@ -46,6 +48,7 @@ class Portal:
     quality: QualityReports
     link: CoordinatorLink | None = None
     wake: Callable[[], None] = field(default=lambda: None)
+    words: HeldWords = field(default_factory=HeldWords)
     hints: Hints | None = None
 
     @property

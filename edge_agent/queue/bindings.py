@@ -29,11 +29,9 @@ class Bindings:
 
         The first call takes the open sample with the highest margin score out of the pool.
         """
-        known = self._database.read(
-            "SELECT candidate_id FROM binding WHERE grant_id = ?", (grant_id,)
-        )
-        if known:
-            return bytes(known[0][0])
+        known = self.bound(grant_id)
+        if known is not None:
+            return known
         for _ in range(2):
             ranked = self._ranked.get(campaign_id, [])
             while ranked:
@@ -42,6 +40,13 @@ class Bindings:
                     return candidate_id
             self._ranked[campaign_id] = self._rank(campaign_id)
         return None
+
+    def bound(self, grant_id: bytes) -> bytes | None:
+        """Returns the candidate id that was chosen for a grant before, or None."""
+        rows = self._database.read(
+            "SELECT candidate_id FROM binding WHERE grant_id = ?", (grant_id,)
+        )
+        return bytes(rows[0][0]) if rows else None
 
     def forget_ranking(self, campaign_id: bytes) -> None:
         """Ranks anew at the next grant, since scores have changed."""

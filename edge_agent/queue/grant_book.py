@@ -61,6 +61,13 @@ class GrantBook:
                 added += new
         return added
 
+    def find(self, grant_id: bytes) -> HeldGrant | None:
+        """Returns a grant that this device was given, or None."""
+        rows = self._database.read(
+            "SELECT body, attempts, outcome, reason FROM grant_book WHERE grant_id = ?", (grant_id,)
+        )
+        return _held(rows[0]) if rows else None
+
     def due(self, now: float, *, count_max: int = 32) -> list[HeldGrant]:
         """Returns open grants whose next attempt is due, oldest first."""
         rows = self._database.read(

@@ -15,6 +15,8 @@ from edge_agent.queue.database import Database
 from edge_agent.queue.sealing import Sealer
 
 _VIEW_HEAD = struct.Struct("<BI")
+_PLACE = struct.Struct("<II")
+_HAS_PLACES = 0x80
 _SCORE = struct.Struct("<IBHH")
 
 
@@ -40,26 +42,40 @@ class View:
         content: Encoded as the kind says.
         report: Serialised wire `MaskReport`.
         risk_band: Personal-data risk, 0 to 3.
+        places: Start and end, in code points of the raw text, of what each span of the report
+            hides; empty for kinds without text. Never leaves the device.
     """
 
     content: bytes
     report: bytes
     risk_band: int
+    places: tuple[tuple[int, int], ...] = ()
 
     def pack(self) -> bytes:
         """Returns the bytes that are sealed."""
-        return _VIEW_HEAD.pack(self.risk_band, len(self.report)) + self.report + self.content
+        band = self.risk_band | (_HAS_PLACES if self.places else 0)
+        head = _VIEW_HEAD.pack(band, len(self.report)) + self.report
+        if self.places:
+            head += len(self.places).to_bytes(4, "little")
+            head += b"".join(_PLACE.pack(*place) for place in self.places)
+        return head + self.content
 
     @classmethod
     def unpack(cls, raw: bytes) -> View:
-        """Reads what `pack` wrote.
+        """Reads what `pack` wrote, also before there were places.
 
-        >>> View.unpack(View(b"text", b"report", 2).pack())
-        View(content=b'text', report=b'report', risk_band=2)
+        >>> View.unpack(View(b"text", b"report", 2, ((3, 9),)).pack())
+        View(content=b'text', report=b'report', risk_band=2, places=((3, 9),))
         """
-        risk_band, length = _VIEW_HEAD.unpack_from(raw)
-        start = _VIEW_HEAD.size
-        return cls(raw[start + length :], raw[start : start + length], risk_band)
+        band, length = _VIEW_HEAD.unpack_from(raw)
+        start = _VIEW_HEAD.size + length
+        report = raw[_VIEW_HEAD.size : start]
+        places: list[tuple[int, int]] = []
+        if band & _HAS_PLACES:
+            end = start + 4 + _PLACE.size * int.from_bytes(raw[start : start + 4], "little")
+            places = list(_PLACE.iter_unpack(raw[start + 4 : end]))
+            start = end
+        return cls(raw[start:], report, band & ~_HAS_PLACES, tuple(places))
 
 
 @dataclass(frozen=True)

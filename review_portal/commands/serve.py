@@ -80,6 +80,7 @@ def _start_intake(portal: Portal) -> tuple[Callable[[], None], int]:
         config=portal.config,
         identity=portal.link.identity,
         egress=portal.egress,
+        words=portal.words,
         clock=portal.clock,
         campaign_missing=portal.wake,
     )

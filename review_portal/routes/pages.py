@@ -34,6 +34,7 @@ NAVIGATION = (
     ("/bulk", "nav.bulk", frozenset({Role.EXPERT, Role.ADJUDICATOR})),
     ("/adjudicate", "nav.adjudicate", frozenset({Role.ADJUDICATOR})),
     ("/notes", "nav.notes", frozenset({Role.EXPERT, Role.ADJUDICATOR, Role.SITE_LEAD})),
+    ("/unmask", "nav.unmask", frozenset(Role)),
     ("/site", "nav.site", frozenset({Role.SITE_LEAD, Role.AUDITOR})),
     ("/egress", "nav.egress", frozenset({Role.SITE_LEAD, Role.AUDITOR})),
     ("/quality", "nav.quality", frozenset({Role.SITE_LEAD, Role.AUDITOR, Role.ADJUDICATOR})),
@@ -114,6 +115,7 @@ def _campaign_facts(portal: Portal, chosen: Campaign | None) -> dict[str, Any]:
         "kind": chosen.kind.value,
         "classes": chosen.classes,
         "answer_mode": settings.answer_mode,
+        "unmasking": settings.unmasking,
     }
 
 

@@ -240,6 +240,22 @@ class QueueBody(BaseModel):
     items: list[ItemBody]
 
 
+class UnmaskForm(BaseModel):
+    """What an expert asks about a placeholder; the store checks reason and note."""
+
+    item_id: HexId
+    placeholder: Annotated[str, Field(max_length=80)]
+    reason_code: Annotated[str, Field(max_length=40)]
+    note: Annotated[str, Field(max_length=2000)]
+
+
+class UnmaskedBody(BaseModel):
+    """How far a viewing is. The words come once, and only with the state SHOWN."""
+
+    state: str
+    words: list[str] = []
+
+
 class SessionBody(BaseModel):
     """Who is logged in. Without a login, `csrf_token` is the one for the login form."""
 

@@ -283,7 +283,8 @@ function renderFacts() {
     : masks === 1 ? texts["label.masked_one"] : masks ? fill("label.masked_count", { count: masks }) : texts["label.masked_none"];
   at("facts").replaceChildren(
     element("p", { class: "fact why" }, element("span", { class: "fact-name" }, texts["label.why"]), ` ${texts[`label.reason.${current.reason}`] ?? ""}`),
-    element("p", { class: "fact" }, element("span", { class: "fact-name" }, texts["label.masked"]), ` ${masked}`),
+    element("p", { class: "fact" }, element("span", { class: "fact-name" }, texts["label.masked"]), ` ${masked} `,
+      ...(boot.unmasking && masks && current.kind === "text" ? [element("a", { href: `/unmask?item=${current.item_id}`, target: "_blank", rel: "noopener" }, texts["label.unmask"])] : [])),
   );
 }
 

@@ -33,6 +33,7 @@ class CampaignSettings:
         skill: Only experts with this skill see items; empty for all.
         confidence_shown: Whether experts see the suggestion and its confidence. Without them,
             their answers are blind to the model.
+        unmasking: Whether experts may ask to see what a placeholder stands for.
     """
 
     is_held: bool = False
@@ -48,6 +49,7 @@ class CampaignSettings:
     share_class_index: bool = True
     skill: str = ""
     confidence_shown: bool = True
+    unmasking: bool = False
 
 
 def settings_from_json(raw: str) -> CampaignSettings:

@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Counts up with every change below; kept in `PRAGMA user_version`."""
 
 metadata = MetaData()
@@ -339,3 +339,21 @@ leak_report = Table(
     Column("seen_by", Integer),
 )
 Index("leak_open", leak_report.c.report_id, sqlite_where=text("seen_at IS NULL"))
+
+# Who asked to see what a placeholder stands for, and what became of it. Never the words.
+unmasking = Table(
+    "unmasking",
+    metadata,
+    Column("unmasking_id", LargeBinary, primary_key=True),
+    Column("item_number", Integer, nullable=False),
+    Column("expert_id", Integer, nullable=False),
+    Column("agent_name", String, nullable=False),
+    Column("placeholder", String, nullable=False),
+    Column("reason_code", String, nullable=False),
+    Column("sealed_note", LargeBinary, nullable=False),
+    Column("state", String, nullable=False),
+    Column("until", Float, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("decided_by", Integer),
+)
+Index("unmasking_by_state", unmasking.c.state, unmasking.c.until)

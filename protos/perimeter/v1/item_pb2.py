@@ -25,15 +25,17 @@ _sym_db = _symbol_database.Default()
 from perimeter.v1 import grant_pb2 as perimeter_dot_v1_dot_grant__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17perimeter/v1/item.proto\x12\x0cperimeter.v1\x1a\x18perimeter/v1/grant.proto\"=\n\nMaskedSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x13\n\x0b\x65ntity_type\x18\x03 \x01(\t\"\x87\x01\n\nMaskReport\x12\x16\n\x0epolicy_version\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65tector_digest\x18\x02 \x01(\x0c\x12\r\n\x05level\x18\x03 \x01(\t\x12\'\n\x05spans\x18\x04 \x03(\x0b\x32\x18.perimeter.v1.MaskedSpan\x12\x10\n\x08verified\x18\x05 \x01(\x08\"\x84\x02\n\x04Item\x12\"\n\x05grant\x18\x01 \x01(\x0b\x32\x13.perimeter.v1.Grant\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.perimeter.v1.SampleKind\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12-\n\x0bmask_report\x18\x04 \x01(\x0b\x32\x18.perimeter.v1.MaskReport\x12\x15\n\rprobabilities\x18\x05 \x01(\x0c\x12\x15\n\rmodel_version\x18\x06 \x01(\r\x12 \n\x18prototype_class_plus_one\x18\x07 \x01(\r\x12\x0e\n\x06margin\x18\x08 \x01(\r\x12\x10\n\x08language\x18\t \x01(\t\"J\n\x12\x44\x65liverItemRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12 \n\x04item\x18\x02 \x01(\x0b\x32\x12.perimeter.v1.Item\"(\n\x13\x44\x65liverItemResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"$\n\x13RecordEgressRequest\x12\r\n\x05lines\x18\x01 \x03(\x0c\"B\n\x14RecordEgressResponse\x12\x15\n\rlast_sequence\x18\x01 \x01(\x04\x12\x13\n\x0blast_digest\x18\x02 \x01(\x0c*\x86\x01\n\nSampleKind\x12\x1b\n\x17SAMPLE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SAMPLE_KIND_TEXT\x10\x01\x12\x15\n\x11SAMPLE_KIND_IMAGE\x10\x02\x12\x16\n\x12SAMPLE_KIND_SERIES\x10\x03\x12\x16\n\x12SAMPLE_KIND_RECORD\x10\x04\x32\xba\x01\n\rIntakeService\x12R\n\x0b\x44\x65liverItem\x12 .perimeter.v1.DeliverItemRequest\x1a!.perimeter.v1.DeliverItemResponse\x12U\n\x0cRecordEgress\x12!.perimeter.v1.RecordEgressRequest\x1a\".perimeter.v1.RecordEgressResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17perimeter/v1/item.proto\x12\x0cperimeter.v1\x1a\x18perimeter/v1/grant.proto\"=\n\nMaskedSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x13\n\x0b\x65ntity_type\x18\x03 \x01(\t\"\x87\x01\n\nMaskReport\x12\x16\n\x0epolicy_version\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65tector_digest\x18\x02 \x01(\x0c\x12\r\n\x05level\x18\x03 \x01(\t\x12\'\n\x05spans\x18\x04 \x03(\x0b\x32\x18.perimeter.v1.MaskedSpan\x12\x10\n\x08verified\x18\x05 \x01(\x08\"\x84\x02\n\x04Item\x12\"\n\x05grant\x18\x01 \x01(\x0b\x32\x13.perimeter.v1.Grant\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.perimeter.v1.SampleKind\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12-\n\x0bmask_report\x18\x04 \x01(\x0b\x32\x18.perimeter.v1.MaskReport\x12\x15\n\rprobabilities\x18\x05 \x01(\x0c\x12\x15\n\rmodel_version\x18\x06 \x01(\r\x12 \n\x18prototype_class_plus_one\x18\x07 \x01(\r\x12\x0e\n\x06margin\x18\x08 \x01(\r\x12\x10\n\x08language\x18\t \x01(\t\"J\n\x12\x44\x65liverItemRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12 \n\x04item\x18\x02 \x01(\x0b\x32\x12.perimeter.v1.Item\"(\n\x13\x44\x65liverItemResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"$\n\x13RecordEgressRequest\x12\r\n\x05lines\x18\x01 \x03(\x0c\"B\n\x14RecordEgressResponse\x12\x15\n\rlast_sequence\x18\x01 \x01(\x04\x12\x13\n\x0blast_digest\x18\x02 \x01(\x0c\"H\n\tUnmasking\x12\x14\n\x0cunmasking_id\x18\x01 \x01(\x0c\x12\x10\n\x08grant_id\x18\x02 \x01(\x0c\x12\x13\n\x0bplaceholder\x18\x03 \x01(\t\"\x17\n\x15ListUnmaskingsRequest\"E\n\x16ListUnmaskingsResponse\x12+\n\nunmaskings\x18\x01 \x03(\x0b\x32\x17.perimeter.v1.Unmasking\"\x83\x01\n\x16\x41nswerUnmaskingRequest\x12\x14\n\x0cunmasking_id\x18\x01 \x01(\x0c\x12-\n\x06\x61nswer\x18\x02 \x01(\x0e\x32\x1d.perimeter.v1.UnmaskingAnswer\x12\r\n\x05words\x18\x03 \x03(\t\x12\x15\n\rdevice_record\x18\x04 \x01(\x0c\"(\n\x17\x41nswerUnmaskingResponse\x12\r\n\x05taken\x18\x01 \x01(\x08*\x86\x01\n\nSampleKind\x12\x1b\n\x17SAMPLE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SAMPLE_KIND_TEXT\x10\x01\x12\x15\n\x11SAMPLE_KIND_IMAGE\x10\x02\x12\x16\n\x12SAMPLE_KIND_SERIES\x10\x03\x12\x16\n\x12SAMPLE_KIND_RECORD\x10\x04*\xa6\x01\n\x0fUnmaskingAnswer\x12 \n\x1cUNMASKING_ANSWER_UNSPECIFIED\x10\x00\x12\x1a\n\x16UNMASKING_ANSWER_SHOWN\x10\x01\x12\x1c\n\x18UNMASKING_ANSWER_REFUSED\x10\x02\x12\x19\n\x15UNMASKING_ANSWER_GONE\x10\x03\x12\x1c\n\x18UNMASKING_ANSWER_UNKNOWN\x10\x04\x32\xf7\x02\n\rIntakeService\x12R\n\x0b\x44\x65liverItem\x12 .perimeter.v1.DeliverItemRequest\x1a!.perimeter.v1.DeliverItemResponse\x12U\n\x0cRecordEgress\x12!.perimeter.v1.RecordEgressRequest\x1a\".perimeter.v1.RecordEgressResponse\x12[\n\x0eListUnmaskings\x12#.perimeter.v1.ListUnmaskingsRequest\x1a$.perimeter.v1.ListUnmaskingsResponse\x12^\n\x0f\x41nswerUnmasking\x12$.perimeter.v1.AnswerUnmaskingRequest\x1a%.perimeter.v1.AnswerUnmaskingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'perimeter.v1.item_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SAMPLEKIND']._serialized_start=756
-  _globals['_SAMPLEKIND']._serialized_end=890
+  _globals['_SAMPLEKIND']._serialized_start=1102
+  _globals['_SAMPLEKIND']._serialized_end=1236
+  _globals['_UNMASKINGANSWER']._serialized_start=1239
+  _globals['_UNMASKINGANSWER']._serialized_end=1405
   _globals['_MASKEDSPAN']._serialized_start=67
   _globals['_MASKEDSPAN']._serialized_end=128
   _globals['_MASKREPORT']._serialized_start=131
@@ -48,6 +50,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDEGRESSREQUEST']._serialized_end=685
   _globals['_RECORDEGRESSRESPONSE']._serialized_start=687
   _globals['_RECORDEGRESSRESPONSE']._serialized_end=753
-  _globals['_INTAKESERVICE']._serialized_start=893
-  _globals['_INTAKESERVICE']._serialized_end=1079
+  _globals['_UNMASKING']._serialized_start=755
+  _globals['_UNMASKING']._serialized_end=827
+  _globals['_LISTUNMASKINGSREQUEST']._serialized_start=829
+  _globals['_LISTUNMASKINGSREQUEST']._serialized_end=852
+  _globals['_LISTUNMASKINGSRESPONSE']._serialized_start=854
+  _globals['_LISTUNMASKINGSRESPONSE']._serialized_end=923
+  _globals['_ANSWERUNMASKINGREQUEST']._serialized_start=926
+  _globals['_ANSWERUNMASKINGREQUEST']._serialized_end=1057
+  _globals['_ANSWERUNMASKINGRESPONSE']._serialized_start=1059
+  _globals['_ANSWERUNMASKINGRESPONSE']._serialized_end=1099
+  _globals['_INTAKESERVICE']._serialized_start=1408
+  _globals['_INTAKESERVICE']._serialized_end=1783
 # @@protoc_insertion_point(module_scope)

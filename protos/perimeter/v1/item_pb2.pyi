@@ -15,11 +15,24 @@ class SampleKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SAMPLE_KIND_IMAGE: _ClassVar[SampleKind]
     SAMPLE_KIND_SERIES: _ClassVar[SampleKind]
     SAMPLE_KIND_RECORD: _ClassVar[SampleKind]
+
+class UnmaskingAnswer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNMASKING_ANSWER_UNSPECIFIED: _ClassVar[UnmaskingAnswer]
+    UNMASKING_ANSWER_SHOWN: _ClassVar[UnmaskingAnswer]
+    UNMASKING_ANSWER_REFUSED: _ClassVar[UnmaskingAnswer]
+    UNMASKING_ANSWER_GONE: _ClassVar[UnmaskingAnswer]
+    UNMASKING_ANSWER_UNKNOWN: _ClassVar[UnmaskingAnswer]
 SAMPLE_KIND_UNSPECIFIED: SampleKind
 SAMPLE_KIND_TEXT: SampleKind
 SAMPLE_KIND_IMAGE: SampleKind
 SAMPLE_KIND_SERIES: SampleKind
 SAMPLE_KIND_RECORD: SampleKind
+UNMASKING_ANSWER_UNSPECIFIED: UnmaskingAnswer
+UNMASKING_ANSWER_SHOWN: UnmaskingAnswer
+UNMASKING_ANSWER_REFUSED: UnmaskingAnswer
+UNMASKING_ANSWER_GONE: UnmaskingAnswer
+UNMASKING_ANSWER_UNKNOWN: UnmaskingAnswer
 
 class MaskedSpan(_message.Message):
     __slots__ = ("start", "end", "entity_type")
@@ -94,3 +107,41 @@ class RecordEgressResponse(_message.Message):
     last_sequence: int
     last_digest: bytes
     def __init__(self, last_sequence: _Optional[int] = ..., last_digest: _Optional[bytes] = ...) -> None: ...
+
+class Unmasking(_message.Message):
+    __slots__ = ("unmasking_id", "grant_id", "placeholder")
+    UNMASKING_ID_FIELD_NUMBER: _ClassVar[int]
+    GRANT_ID_FIELD_NUMBER: _ClassVar[int]
+    PLACEHOLDER_FIELD_NUMBER: _ClassVar[int]
+    unmasking_id: bytes
+    grant_id: bytes
+    placeholder: str
+    def __init__(self, unmasking_id: _Optional[bytes] = ..., grant_id: _Optional[bytes] = ..., placeholder: _Optional[str] = ...) -> None: ...
+
+class ListUnmaskingsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListUnmaskingsResponse(_message.Message):
+    __slots__ = ("unmaskings",)
+    UNMASKINGS_FIELD_NUMBER: _ClassVar[int]
+    unmaskings: _containers.RepeatedCompositeFieldContainer[Unmasking]
+    def __init__(self, unmaskings: _Optional[_Iterable[_Union[Unmasking, _Mapping]]] = ...) -> None: ...
+
+class AnswerUnmaskingRequest(_message.Message):
+    __slots__ = ("unmasking_id", "answer", "words", "device_record")
+    UNMASKING_ID_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_RECORD_FIELD_NUMBER: _ClassVar[int]
+    unmasking_id: bytes
+    answer: UnmaskingAnswer
+    words: _containers.RepeatedScalarFieldContainer[str]
+    device_record: bytes
+    def __init__(self, unmasking_id: _Optional[bytes] = ..., answer: _Optional[_Union[UnmaskingAnswer, str]] = ..., words: _Optional[_Iterable[str]] = ..., device_record: _Optional[bytes] = ...) -> None: ...
+
+class AnswerUnmaskingResponse(_message.Message):
+    __slots__ = ("taken",)
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    taken: bool
+    def __init__(self, taken: bool = ...) -> None: ...

@@ -45,6 +45,16 @@ class IntakeServiceStub(object):
                 request_serializer=perimeter_dot_v1_dot_item__pb2.RecordEgressRequest.SerializeToString,
                 response_deserializer=perimeter_dot_v1_dot_item__pb2.RecordEgressResponse.FromString,
                 _registered_method=True)
+        self.ListUnmaskings = channel.unary_unary(
+                '/perimeter.v1.IntakeService/ListUnmaskings',
+                request_serializer=perimeter_dot_v1_dot_item__pb2.ListUnmaskingsRequest.SerializeToString,
+                response_deserializer=perimeter_dot_v1_dot_item__pb2.ListUnmaskingsResponse.FromString,
+                _registered_method=True)
+        self.AnswerUnmasking = channel.unary_unary(
+                '/perimeter.v1.IntakeService/AnswerUnmasking',
+                request_serializer=perimeter_dot_v1_dot_item__pb2.AnswerUnmaskingRequest.SerializeToString,
+                response_deserializer=perimeter_dot_v1_dot_item__pb2.AnswerUnmaskingResponse.FromString,
+                _registered_method=True)
 
 
 class IntakeServiceServicer(object):
@@ -66,6 +76,21 @@ class IntakeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUnmaskings(self, request, context):
+        """Approved requests to see what a placeholder stands for, in items that the caller delivered.
+        The caller asks; nothing dials into a device.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnswerUnmasking(self, request, context):
+        """The device's answer to one of them. The portal keeps the words in memory, for one viewing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IntakeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +103,16 @@ def add_IntakeServiceServicer_to_server(servicer, server):
                     servicer.RecordEgress,
                     request_deserializer=perimeter_dot_v1_dot_item__pb2.RecordEgressRequest.FromString,
                     response_serializer=perimeter_dot_v1_dot_item__pb2.RecordEgressResponse.SerializeToString,
+            ),
+            'ListUnmaskings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnmaskings,
+                    request_deserializer=perimeter_dot_v1_dot_item__pb2.ListUnmaskingsRequest.FromString,
+                    response_serializer=perimeter_dot_v1_dot_item__pb2.ListUnmaskingsResponse.SerializeToString,
+            ),
+            'AnswerUnmasking': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerUnmasking,
+                    request_deserializer=perimeter_dot_v1_dot_item__pb2.AnswerUnmaskingRequest.FromString,
+                    response_serializer=perimeter_dot_v1_dot_item__pb2.AnswerUnmaskingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +170,60 @@ class IntakeService(object):
             '/perimeter.v1.IntakeService/RecordEgress',
             perimeter_dot_v1_dot_item__pb2.RecordEgressRequest.SerializeToString,
             perimeter_dot_v1_dot_item__pb2.RecordEgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnmaskings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perimeter.v1.IntakeService/ListUnmaskings',
+            perimeter_dot_v1_dot_item__pb2.ListUnmaskingsRequest.SerializeToString,
+            perimeter_dot_v1_dot_item__pb2.ListUnmaskingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerUnmasking(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perimeter.v1.IntakeService/AnswerUnmasking',
+            perimeter_dot_v1_dot_item__pb2.AnswerUnmaskingRequest.SerializeToString,
+            perimeter_dot_v1_dot_item__pb2.AnswerUnmaskingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -333,6 +333,10 @@ class Portal(item_pb2_grpc.IntakeServiceServicer):
         self.items: dict[bytes, item_pb2.Item] = {}
         self.deliveries = 0
         self.egress_lines: list[bytes] = []
+        self.unmaskings: list[item_pb2.Unmasking] = []
+        self.answers: list[item_pb2.AnswerUnmaskingRequest] = []
+        self.knows_unmasking = True
+        self.asked_count = 0
         self.refuse_with: tuple[grpc.StatusCode, str] | None = None
         self.lose_answers = 0
         self.port = 0
@@ -359,6 +363,18 @@ class Portal(item_pb2_grpc.IntakeServiceServicer):
         return item_pb2.RecordEgressResponse(
             last_sequence=last["sequence"], last_digest=bytes.fromhex(last["digest"])
         )
+
+    def ListUnmaskings(self, request, context):
+        self.asked_count += 1
+        if not self.knows_unmasking:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        answered = {answer.unmasking_id for answer in self.answers}
+        waiting = [u for u in self.unmaskings if u.unmasking_id not in answered]
+        return item_pb2.ListUnmaskingsResponse(unmaskings=waiting)
+
+    def AnswerUnmasking(self, request, context):
+        self.answers.append(request)
+        return item_pb2.AnswerUnmaskingResponse(taken=True)
 
     def DeliverItem(self, request, context):
         self.deliveries += 1

@@ -167,6 +167,15 @@ def test_no_bytes_from_outside_pass_unless_they_are_a_message_in_full(raw):
     assert message.row_count * 29 <= len(raw)
 
 
+def test_a_batch_that_counts_rows_without_their_columns_is_refused():
+    with pytest.raises(EgressRefused, match="request_id"):
+        encode_checked(candidate_pb2.CandidateBatch(row_count=1))
+    batch = candidate_batch()
+    batch.ClearField("cell_ids")
+    with pytest.raises(EgressRefused, match="cell_ids"):
+        encode_checked(batch)
+
+
 def test_what_leaves_is_in_the_ledger_byte_for_byte(tmp_path):
     guard = EgressGuard(EgressLedger(tmp_path), lambda: 1000.5)
     message = candidate_batch()

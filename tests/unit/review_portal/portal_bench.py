@@ -220,6 +220,8 @@ class Authority:
             x509.DNSName("localhost"),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         ]
+        if portal := re.match(r"perimeter://([^/]+)/site/([^/]+)/portal/", uri):
+            names.append(x509.DNSName(f"portal.{portal[2]}.{portal[1]}"))
         public = made if key is not None else made.public_key()
         certificate = self._sign(x509.Name([]), public, names, days=days)
         key_pem = (
