@@ -72,11 +72,15 @@ class Update:
 
 @dataclass(frozen=True, eq=False)
 class ServerState:
-    """What a rule carries from round to round: momenta by parameter name, and the step count."""
+    """What the centre carries from round to round: momenta by parameter name, and the step count.
+
+    `average` is the running mean of the rounds' models, empty where none is kept.
+    """
 
     momentum: Arrays = field(default_factory=dict)
     second_moment: Arrays = field(default_factory=dict)
     step: int = 0
+    average: Arrays = field(default_factory=dict)
 
 
 def aggregate(
@@ -185,4 +189,5 @@ def _adam_step(
     }
     rate, tau = np.float32(settings.server_learning_rate), np.float32(_ADAM_TAU)
     moved = {n: arrays[n] + rate * first[n] / (np.sqrt(second[n]) + tau) for n in arrays}
-    return moved, ServerState(first, second, state.step + 1)
+    after = dataclasses.replace(state, momentum=first, second_moment=second, step=state.step + 1)
+    return moved, after

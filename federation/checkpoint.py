@@ -26,7 +26,7 @@ from federation.run_files import write_folder
 
 ARRAYS_NAME = "arrays.frame"
 ROUND_NAME = "round.json"
-_PREFIXES = ("parameter/", "momentum/", "second_moment/")
+_PREFIXES = ("parameter/", "momentum/", "second_moment/", "average/")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class RoundState:
     Attributes:
         round_number: Rounds done, 0 before the first.
         arrays: Parameters after that round.
-        server: Momenta of the aggregation rule.
+        server: Momenta of the aggregation rule, and the running mean of the models.
         code_book: float32[K, d].
         chain: SHA-256 in hex of the round's facts, "" before the first.
     """
@@ -113,11 +113,12 @@ def _link(folder: Path, round_number: int, previous: str, request_digest: str) -
 
 
 def _frame(state: RoundState) -> frames.Frame:
-    groups = (state.arrays, state.server.momentum, state.server.second_moment)
+    server = state.server
+    groups = (state.arrays, server.momentum, server.second_moment, server.average)
     arrays = {
         p + n: a for p, group in zip(_PREFIXES, groups, strict=True) for n, a in group.items()
     }
-    fields = {"round": state.round_number, "step": state.server.step}
+    fields = {"round": state.round_number, "step": server.step}
     return frames.Frame("checkpoint", fields, {**arrays, "code_book": state.code_book})
 
 
@@ -127,9 +128,9 @@ def _load(folder: Path, round_number: int, chain: str) -> RoundState:
         frame = frames.decode(place.read_bytes())
     except FrameInvalid as error:
         raise CheckpointInvalid(f"round {round_number} cannot be read: {error}") from None
-    parameters, momentum, second = (
+    parameters, momentum, second, average = (
         {n.removeprefix(p): a.copy() for n, a in frame.arrays.items() if n.startswith(p)}
         for p in _PREFIXES
     )
-    server = ServerState(momentum, second, int(frame.fields["step"]))
+    server = ServerState(momentum, second, int(frame.fields["step"]), average)
     return RoundState(round_number, parameters, server, frame.arrays["code_book"].copy(), chain)

@@ -43,6 +43,8 @@ class LocalSettings:
             sites hold few classes each, and misleads where the first model is poor.
         trust_power: Guesses count by the share of labelled examples whose neighbours are guessed
             right, to this power, 0 to 10; 0 trusts them without proof.
+        agreement_power: A guess counts by the share of its nearest neighbours, labelled or guessed,
+            that say the same, to this power, 0 to 10; 0 asks no neighbour.
         spread: Guesses take turns with their neighbours' (graph) or with the labels in their cell
             of the code book (cells); none for neither.
         input_noise: Strength of the changes to inputs while training, 0 to 10 in units of their
@@ -66,6 +68,7 @@ class LocalSettings:
     pseudo_precision: float = 0.95
     pool_prior: float = 1.0
     trust_power: float = 3.0
+    agreement_power: float = 2.0
     spread: str = "none"
     input_noise: float = 0.0
 
@@ -88,6 +91,7 @@ class LocalSettings:
             "pseudo_precision": 0 < self.pseudo_precision <= 1,
             "pool_prior": 0 <= self.pool_prior <= 1,
             "trust_power": 0 <= self.trust_power <= 10,
+            "agreement_power": 0 <= self.agreement_power <= 10,
             "spread": self.spread in SPREADS,
             "input_noise": 0 <= self.input_noise <= 10,
         }

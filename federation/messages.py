@@ -8,7 +8,7 @@ key is refused on both sides.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from federation.statistics import RELIABILITY_BINS, TEMPERATURES, Calibration, G
 
 TRAIN, ASSESS, UPDATE, REPORT, REFUSED = "train", "assess", "update", "report", "refused"
 PARAMETER = "parameter/"
+TEACHER = "teacher/"
 CODE_BOOK = "code_book"
 REASON_CHARACTERS_MAX = 300
 
@@ -39,6 +40,7 @@ class Command:
         seed: Seed of the round.
         arrays: Parameters of the shared model.
         code_book: float32[K, d]; K may be 0.
+        teacher: Parameters that guess the classes of unlabelled samples; empty for `arrays`.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class Command:
     seed: int
     arrays: Arrays
     code_book: NDArray[np.float32]
+    teacher: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,7 @@ def command_frame(command: Command) -> Frame:
         "seed": command.seed,
     }
     arrays: dict[str, NDArray[Any]] = {PARAMETER + n: a for n, a in command.arrays.items()}
+    arrays |= {TEACHER + n: a for n, a in command.teacher.items()}
     return Frame(command.kind, fields, {**arrays, CODE_BOOK: command.code_book})
 
 
@@ -97,8 +101,9 @@ def read_command(frame: Frame) -> Command:
     if frame.kind not in (TRAIN, ASSESS) or set(frame.fields) != expected:
         raise FrameInvalid(f"the trainer takes train and assess with known keys, not {frame.kind}")
     spec = NetworkSpec.from_mapping(frame.fields["network"])
-    names = {PARAMETER + name for name in parameter_layout(spec)} | {CODE_BOOK}
-    if set(frame.arrays) != names:
+    layout = parameter_layout(spec)
+    names = {PARAMETER + name for name in layout} | {CODE_BOOK}
+    if set(frame.arrays) not in (names, names | {TEACHER + name for name in layout}):
         raise FrameInvalid("the command's arrays are not the network's parameters and a code book")
     campaign_id = str(frame.fields["campaign_id"])
     if len(campaign_id) != 32 or not set(campaign_id) <= set("0123456789abcdef"):
@@ -112,6 +117,7 @@ def read_command(frame: Frame) -> Command:
         _count(frame.fields["seed"]),
         _parameters(frame.arrays),
         _shaped(frame.arrays, CODE_BOOK, "<f4", (None, spec.embedding_width)),
+        _parameters(frame.arrays, TEACHER),
     )
 
 
@@ -210,8 +216,8 @@ def _known(frame: Frame, kind: str, fields: set[str], arrays: set[str]) -> None:
         raise FrameInvalid(f"the reply is not a {kind} with the known keys")
 
 
-def _parameters(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    return {n.removeprefix(PARAMETER): a for n, a in arrays.items() if n.startswith(PARAMETER)}
+def _parameters(arrays: Mapping[str, NDArray[Any]], prefix: str = PARAMETER) -> Arrays:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
 def _groups(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, int]) -> GroupSums:

@@ -152,6 +152,70 @@ def pure_cells(
     return np.asarray(named[nearest_cells(embedding, code_book)], dtype=np.int64)
 
 
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """The nearest neighbours of n rows among m others.
+
+    Attributes:
+        places: int64[n, k], row numbers among the others.
+        closeness: float32[n, k], cosine to the third power, 0 to 1.
+    """
+
+    places: Counts
+    closeness: Floats
+
+
+def nearest(rows: Floats, others: Floats, *, skip: int | None = None) -> Nearest:
+    """The `NEIGHBOURS` nearest of `others` by cosine for each row.
+
+    Args:
+        rows: float32[n, d].
+        others: float32[m, d], m at least 1.
+        skip: Where given, row i is the same sample as `others[skip + i]`, and no neighbour of its.
+
+    >>> nearest(np.float32([[1, 0]]), np.float32([[1, 0], [1, 1]]), skip=0).closeness.round(2)
+    array([[0.35, 0.  ]], dtype=float32)
+    """
+    left, right = (
+        part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), _TINY)
+        for part in (rows, others)
+    )
+    closeness = np.maximum(left @ right.T, 0.0) ** 3
+    if skip is not None:
+        index = np.arange(len(rows))
+        closeness[index, skip + index] = 0.0
+    count = min(NEIGHBOURS, len(others))
+    kept = np.argpartition(-closeness, count - 1, axis=1)[:, :count]
+    return Nearest(kept, np.take_along_axis(closeness, kept, axis=1).astype(np.float32))
+
+
+def agreement(
+    near: Nearest, beliefs: NDArray[np.floating], guesses: NDArray[np.floating]
+) -> Floats:
+    """Share of the neighbours' beliefs that says what a sample's guess says, float32[n].
+
+    Wrong guesses confirm each other where classes overlap; there neighbours disagree.
+
+    Args:
+        near: Neighbours of the n samples among m rows.
+        beliefs: float[m, C], class probabilities of those rows.
+        guesses: float[n, C].
+
+    >>> near = Nearest(np.int64([[0, 1]]), np.float32([[1.0, 1.0]]))
+    >>> agreement(near, np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[0.9, 0.1]])).tolist()
+    [0.75]
+    """
+    votes = _votes(near, beliefs)
+    votes /= np.maximum(votes.sum(axis=1, keepdims=True), _TINY)
+    said = np.take_along_axis(votes, guesses.argmax(axis=1)[:, None], axis=1)
+    return np.asarray(said[:, 0], dtype=np.float32)
+
+
+def _votes(near: Nearest, beliefs: NDArray[np.floating]) -> NDArray[np.float64]:
+    votes = np.einsum("nk,nkc->nc", near.closeness, beliefs[near.places], dtype=np.float64)
+    return np.asarray(votes, dtype=np.float64)
+
+
 def trust(known: Floats, classes: Counts, pool: Floats, guesses: NDArray[np.floating]) -> float:
     """Share of labelled examples whose neighbours in the pool are guessed to be of their class.
 
@@ -167,15 +231,7 @@ def trust(known: Floats, classes: Counts, pool: Floats, guesses: NDArray[np.floa
     >>> trust(rows, np.int64([0, 1]), rows, np.eye(2))
     0.75
     """
-    left, right = (
-        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
-        for rows in (known, pool)
-    )
-    closeness = np.maximum(left @ right.T, 0.0) ** 3
-    count = min(NEIGHBOURS, len(pool))
-    kept = np.argpartition(-closeness, count - 1, axis=1)[:, :count]
-    near = np.take_along_axis(closeness, kept, axis=1)
-    votes = (near[:, :, None] * guesses[kept]).sum(axis=1)
+    votes = _votes(nearest(known, pool), guesses)
     hits = int((votes.argmax(axis=1) == classes).sum())
     return (hits + 1) / (len(classes) + 2)
 

@@ -90,6 +90,7 @@ class PoolLessons:
             self.labelled, self._free = _same_width(self.labelled, self._free)
         self._chosen: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._links: Floats | None = None
+        self._near: pool.Nearest | None = None
         self.spread = views.spread_of(spec.family, [self.labelled, self._free])
 
     def taught(
@@ -113,6 +114,9 @@ class PoolLessons:
             guesses = self._agreed(parameters, guesses, embedding, code_book)
         lessons = self._lessons(parameters, guesses, local)
         lessons.weights[:] *= np.float32(trust)
+        if local.agreement_power:
+            agreed = self._agreement(parameters, guesses, embedding)
+            lessons.weights[:] *= agreed ** np.float32(local.agreement_power)
         return Taught(x, lessons, local, seed)
 
     def pretrain(
@@ -195,12 +199,29 @@ class PoolLessons:
     def _trust(
         self, parameters: torch_engine.Parameters, guesses: NDArray[np.float64], embedding: Floats
     ) -> float:
-        if self._spec.family in RAW_FAMILIES:
-            rows = self._free[torch.from_numpy(self._chosen).to(self._device)].cpu().numpy()
-            known = self.labelled.cpu().numpy()
-        else:
-            rows, known = embedding, self._predict(parameters, self.labelled)[1]
+        known, rows = self._places(parameters, embedding)
         return pool.trust(known, self._data.train.classes, rows, guesses)
+
+    def _agreement(
+        self, parameters: torch_engine.Parameters, guesses: NDArray[np.float64], embedding: Floats
+    ) -> Floats:
+        near = self._near
+        if near is None:
+            raw = self._spec.family in RAW_FAMILIES
+            known, rows = self._places(parameters, embedding)
+            near = pool.nearest(rows, np.concatenate([known, rows]), skip=len(known))
+            self._near = near if raw else None
+        sure = np.eye(self._spec.class_count)[self._data.train.classes]
+        return pool.agreement(near, np.concatenate([sure, guesses]), guesses)
+
+    def _places(
+        self, parameters: torch_engine.Parameters, embedding: Floats
+    ) -> tuple[Floats, Floats]:
+        """Where labelled examples and the pool lie: by input where that says enough."""
+        if self._spec.family in RAW_FAMILIES:
+            rows = self._free[torch.from_numpy(self._chosen).to(self._device)]
+            return self.labelled.cpu().numpy(), rows.cpu().numpy()
+        return self._predict(parameters, self.labelled)[1], embedding
 
     def _spread(
         self,
@@ -212,14 +233,8 @@ class PoolLessons:
         rows = len(self.labelled)
         links = self._links
         if links is None:
-            if self._spec.family in RAW_FAMILIES:
-                x = torch.cat(
-                    [self.labelled, self._free[torch.from_numpy(self._chosen).to(self._device)]]
-                )
-                self._links = links = pool.graph(x.cpu().numpy())
-            else:
-                _, known = self._predict(parameters, self.labelled)
-                links = pool.graph(np.concatenate([known, embedding]))
+            links = pool.graph(np.concatenate(self._places(parameters, embedding)))
+            self._links = links if self._spec.family in RAW_FAMILIES else None
         sure = np.eye(self._spec.class_count)[self._data.train.classes]
         return pool.spread(links, np.concatenate([sure, guesses]))[rows:]
 
@@ -228,7 +243,7 @@ class PoolLessons:
         count = min(most, len(self._free))
         if len(self._chosen) != count:
             order = np.random.default_rng(len(self._free)).permutation(len(self._free))
-            self._chosen, self._links = np.sort(order[:count]), None
+            self._chosen, self._links, self._near = np.sort(order[:count]), None, None
         return self._chosen
 
     def _label_counts(self) -> NDArray[np.int64]:

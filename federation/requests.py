@@ -61,6 +61,9 @@ class RoundSettings:
             for every site alike.
         compare_plain: Where a run learns from unlabelled samples, it trains without them, too, and
             keeps the model that the sites measure better; it then takes twice the rounds.
+        teacher_momentum: Unlabelled samples are guessed by a running mean of the rounds' models, of
+            which each round keeps this share, 0 to below 1; 0 for the round's own model. The mean
+            travels with the model, so that a round brings twice the bytes to a site.
         pretrain_rounds: The first rounds learn from unlabelled samples alone; 0 to rounds - 1.
     """
 
@@ -77,6 +80,7 @@ class RoundSettings:
     noise_multiplier: float = 0.0
     weight_power: float = 1.0
     compare_plain: bool = True
+    teacher_momentum: float = 0.8
     pretrain_rounds: int = 0
 
     def __post_init__(self) -> None:
@@ -94,6 +98,7 @@ class RoundSettings:
             "noise_multiplier": 0 <= self.noise_multiplier <= 100,
             "compare_plain": isinstance(self.compare_plain, bool),
             "weight_power": 0 <= self.weight_power <= 1,
+            "teacher_momentum": 0 <= self.teacher_momentum < 1,
             "pretrain_rounds": 0 <= self.pretrain_rounds < self.rounds,
         }
         for name, holds in rules.items():

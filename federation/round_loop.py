@@ -35,7 +35,7 @@ from federation.screening import (
 )
 from federation.statistics import GroupSums, accuracy, next_code_book
 
-RAMP_START = 0.125
+RAMP_START = 0.2
 RAMP_LENGTH = 0.25
 AfterRound = Callable[[RoundState, Mapping[str, Any]], RoundState]
 
@@ -101,6 +101,7 @@ def next_state(
     server = ServerState() if number == plan.rounds.pretrain_rounds + 1 else state.server
     arrays, server = aggregate(state.arrays, updates, server, plan.aggregation)
     arrays = _noised(arrays, plan, number, len(updates))
+    server = replace(server, average=_averaged(plan, server.average or state.arrays, arrays))
     rng = np.random.default_rng([plan.seed, number, 1])
     cells = sum_groups([reply.cells for reply in verdict.replies.values()])
     code_book = next_code_book(state.code_book, cells, rng) if cells else state.code_book
@@ -219,15 +220,18 @@ def _missed(what: str, refused: Mapping[str, str], silent: Mapping[str, str]) ->
 
 
 def _frame(plan: RunPlan, state: RoundState, kind: str) -> bytes:
+    local = local_of(plan, state.round_number)
+    guesses = kind == messages.TRAIN and local.unlabelled_weight
     command = messages.Command(
         kind,
         plan.campaign_id,
         plan.run_key,
         plan.spec,
-        local_of(plan, state.round_number),
+        local,
         int(np.random.default_rng([plan.seed, state.round_number]).integers(1 << 31)),
         state.arrays,
         state.code_book,
+        state.server.average if guesses else {},
     )
     return frames.encode(messages.command_frame(command))
 
@@ -240,6 +244,17 @@ def _screening(plan: RunPlan, state: RoundState) -> Screening:
         plan.rounds.norm_ratio_max,
         plan.label_counts,
     )
+
+
+def _averaged(plan: RunPlan, before: Arrays, arrays: Arrays) -> Arrays:
+    """Running mean of the rounds' models, kept only where it will guess classes.
+
+    Source: Tarvainen and Valpola, "Mean teachers are better role models", 2017.
+    """
+    kept = np.float32(plan.rounds.teacher_momentum)
+    if not kept or not plan.local.unlabelled_weight:
+        return {}
+    return {n: kept * before[n] + (1 - kept) * a for n, a in arrays.items()}
 
 
 def _mean_loss(verdict: UpdateVerdict) -> float:

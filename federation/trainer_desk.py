@@ -90,7 +90,7 @@ class TrainerDesk:
             reply = _report(report, command)
             check_report(reply, count_min)
             return messages.report_frame(reply)
-        task = TrainTask(command.seed, command.code_book)
+        task = TrainTask(command.seed, command.code_book, teacher=command.teacher)
         update = _update(trainer.train(command.arrays, command.local, task), command)
         check_update(command.arrays, update, command.spec, count_min)
         return messages.update_frame(update)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -50,11 +50,13 @@ class TrainTask:
         seed: Fixes order of examples, dropout and committee resampling.
         code_book: float32[K, d], or None when no cells are wanted.
         measure: Whether to count right answers of the incoming model on the test split.
+        teacher: Parameters that guess the classes of unlabelled samples; empty for the incoming.
     """
 
     seed: int
     code_book: Floats | None = None
     measure: bool = True
+    teacher: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +246,11 @@ class SiteTrainer:
     def _taught(
         self, parameters: torch_engine.Parameters, local: LocalSettings, task: TrainTask
     ) -> tuple[torch_engine.Parameters, float]:
-        taught = self._pool.taught(parameters, local, task.code_book, task.seed)
+        guessing = parameters
+        if task.teacher and local.unlabelled_weight:
+            check_arrays(task.teacher, self.spec)
+            guessing = torch_engine.to_parameters(task.teacher, self._device)
+        taught = self._pool.taught(guessing, local, task.code_book, task.seed)
         if dense_steps.are_possible(self.spec, local, self._device):
             return self._descend_dense(parameters, local, task.seed, taught)
         return parameters, self._descend(parameters, local, task.seed, taught)

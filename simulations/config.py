@@ -136,6 +136,10 @@ class TrainingConfig:
         pool_prior: how far guesses bend to a site's own share of classes, 0 to 1.
         trust_power: guesses count by how often labels have rightly guessed neighbours, to this
             power; 0 trusts them without proof.
+        agreement_power: a guess counts by the share of its neighbours that say the same, to this
+            power; 0 asks no neighbour.
+        teacher_momentum: share that a running mean of the rounds' models keeps in each round; this
+            mean guesses the classes; 0 for the round's own model.
         spread: `none`, `cells` or `graph`: what guesses take from their neighbours.
         input_noise: strength of changes to inputs while training, 0 for none.
         weight_power: a site counts by its labels to this power, 0 to 1.
@@ -160,6 +164,8 @@ class TrainingConfig:
     pseudo_precision: float = 0.95
     pool_prior: float = 1.0
     trust_power: float = 3.0
+    agreement_power: float = 2.0
+    teacher_momentum: float = 0.8
     spread: str = "none"
     input_noise: float = 0.0
     weight_power: float = 1.0
@@ -318,6 +324,8 @@ def _check(config: SimulationConfig) -> None:
         "[training] pseudo_precision": 0 < config.training.pseudo_precision <= 1,
         "[training] pool_prior": 0 <= config.training.pool_prior <= 1,
         "[training] trust_power": 0 <= config.training.trust_power <= 10,
+        "[training] agreement_power": 0 <= config.training.agreement_power <= 10,
+        "[training] teacher_momentum": 0 <= config.training.teacher_momentum < 1,
         "[training] spread": config.training.spread in ("none", "cells", "graph"),
         "[training] input_noise": 0 <= config.training.input_noise <= 10,
         "[training] weight_power": 0 <= config.training.weight_power <= 1,

@@ -47,6 +47,7 @@ LOCAL_KEYS = (
     "pseudo_precision",
     "pool_prior",
     "trust_power",
+    "agreement_power",
     "spread",
     "input_noise",
 )
@@ -111,6 +112,7 @@ class Learner:
                 rounds=self.config.rounds,
                 cell_count=self.config.cell_count,
                 weight_power=self.config.weight_power,
+                teacher_momentum=self.config.teacher_momentum,
             ),
             local=self.local(),
             aggregation=AggregationSettings(server_momentum=self.config.server_momentum),
@@ -166,7 +168,8 @@ class Learner:
     ) -> RoundState:
         number = state.round_number
         seed = int(np.random.default_rng([self.seed, number]).integers(1 << 31))
-        task, local = TrainTask(seed, code_book=book, measure=False), local_of(plan, number)
+        task = TrainTask(seed, book, measure=False, teacher=state.server.average)
+        local = local_of(plan, number)
         replies = {n: self._reply(t, state, local, task) for n, t in trainers.items()}
         updates = tuple(Update(n, r.arrays, float(r.example_count)) for n, r in replies.items())
         return next_state(plan, state, UpdateVerdict(updates, replies, {}))[0]

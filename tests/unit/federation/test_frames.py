@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 
@@ -45,6 +46,17 @@ def test_a_command_survives_the_way_to_the_site() -> None:
     assert (read.kind, read.spec, read.local, read.seed) == ("train", SPEC, sent.local, 7)
     assert all((read.arrays[n] == a).all() for n, a in sent.arrays.items())
     assert read.code_book.shape == (2, 4)
+
+
+def test_a_teacher_travels_whole_or_not_at_all() -> None:
+    sent = dataclasses.replace(command(), teacher=initial_arrays(SPEC, seed=9))
+    frame = frames.decode(frames.encode(messages.command_frame(sent)))
+    read = messages.read_command(frame)
+    assert all((read.teacher[n] == a).all() for n, a in sent.teacher.items())
+    assert all((read.arrays[n] == a).all() for n, a in sent.arrays.items())
+    part = {n: a for n, a in frame.arrays.items() if n != "teacher/head.bias"}
+    with pytest.raises(FrameInvalid):
+        messages.read_command(dataclasses.replace(frame, arrays=part))
 
 
 def test_a_frame_is_the_same_bytes_for_the_same_message() -> None:

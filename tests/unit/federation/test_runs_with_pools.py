@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 
 from federation import central, checkpoint
 from federation.central import Assessment, better
+from federation.checkpoint import RoundState
 from federation.dataset import SiteData, unlabelled_examples
 from federation.in_process import desk_for, simulate, transport_for
 from federation.publish import publish
 from federation.requests import TrainingRequest
-from federation.round_loop import Replies
+from federation.round_loop import Replies, plain_plan, run_rounds
 from model_bundle.manifest import unpack
 
 pytestmark = pytest.mark.federation
@@ -111,6 +113,32 @@ def test_a_run_that_died_in_its_second_course_ends_like_the_uninterrupted_one(
     assert kept_and_measured(torn) == kept_and_measured(whole)
     for kept in ("pool", "plain"):
         assert final_bytes(torn, kept) == final_bytes(whole, kept)
+
+
+def test_the_teacher_is_the_running_mean_of_the_rounds(
+    rich: dict[str, SiteData], make_request: MakeRequest
+) -> None:
+    request = make_request(settings={**POOL, "rounds": 3, "teacher_momentum": 0.75})
+    states = [central.start_state(request)]
+
+    def note(state: RoundState, facts: Mapping[str, Any]) -> RoundState:
+        del facts
+        states.append(state)
+        return state
+
+    plan, transport = central.plan_of(request), Dying(rich, 99)
+    run_rounds(plan, transport, states[0], note)
+    mean = states[0].arrays
+    for state in states[1:]:
+        mean = {n: 0.75 * mean[n] + 0.25 * a for n, a in state.arrays.items()}
+        assert all(np.allclose(state.server.average[n], a, atol=1e-6) for n, a in mean.items())
+    saved = checkpoint.save(request.folder, states[1], "digest", {})
+    found = checkpoint.resume(request.folder, states[0], "digest").server.average
+    assert all((found[n] == a).all() for n, a in saved.server.average.items())
+    for other in (plain_plan(plan), replace(plan, rounds=replace(plan.rounds, teacher_momentum=0))):
+        once = replace(other, rounds=replace(other.rounds, rounds=1))
+        state = run_rounds(once, transport, states[0], lambda following, _: following)
+        assert not state.server.average
 
 
 def test_a_run_may_trust_its_pool_without_comparing(

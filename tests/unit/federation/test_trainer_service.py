@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from federation import dataset, frames, messages
 from federation.dataset import SiteData, decode, from_samples
 from federation.errors import DatasetInvalid, FrameInvalid, TrainerUnavailable
 from federation.local_settings import LocalSettings
-from federation.networks import NetworkSpec, initial_arrays
+from federation.networks import Arrays, NetworkSpec, initial_arrays
 from federation.trainer_desk import TrainerDesk
 from federation.trainer_service import store_stamp
 from federation.trainer_socket import ask, ask_patiently
@@ -65,12 +66,23 @@ def fill(folder: Path, texts: Sequence[tuple[str, str | None, str]], *, first: i
 
 
 MAIL = [("all is well", "0", "train"), ("come now", "1", "train"), ("hurry", "1", "test")]
+WAITING = [(f"nobody answered {n}", None, "train") for n in range(4)]
+FROM_POOL = LocalSettings(unlabelled_weight=1.0, input_noise=0.3, pool_prior=0.5)
 
 
-def command(kind: str = messages.TRAIN, *, run_key: str = "run-1") -> bytes:
+def command(
+    kind: str = messages.TRAIN,
+    *,
+    run_key: str = "run-1",
+    local: LocalSettings | None = None,
+    teacher: Arrays | None = None,
+) -> bytes:
     arrays = initial_arrays(SPEC, seed=1)
     book = np.ones((2, 4), np.float32) / 2
-    made = messages.Command(kind, CAMPAIGN.hex(), run_key, SPEC, LocalSettings(), 7, arrays, book)
+    told = local or LocalSettings()
+    made = messages.Command(
+        kind, CAMPAIGN.hex(), run_key, SPEC, told, 7, arrays, book, teacher or {}
+    )
     return frames.encode(messages.command_frame(made))
 
 
@@ -80,7 +92,7 @@ def example_count(raw: bytes) -> int:
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    fill(tmp_path / "labels", MAIL)
+    fill(tmp_path / "labels", [*MAIL, *WAITING])
     config = tmp_path / "trainer.toml"
     config.write_text('label_store = "labels"\nsocket = "t.sock"\ndevice = "cpu"\n')
     process = subprocess.Popen([sys.executable, "-m", "federation", "trainer", str(config)])
@@ -111,6 +123,22 @@ def test_a_trainer_answers_its_own_user_only_and_ends_cleanly(
     assert not path.exists()
 
 
+def test_a_trainer_process_learns_from_items_that_wait_and_counts_only_labels(
+    trainer: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    _, path = trainer
+    found = []
+    for weight, seed in ((0.0, 1), (1.0, 1), (1.0, 2)):
+        local = replace(FROM_POOL, unlabelled_weight=weight)
+        sure = {n: 8 * a for n, a in initial_arrays(SPEC, seed=seed).items()}
+        raw = ask(path, command(local=local, teacher=sure))
+        found.append(messages.read_update(frames.decode(raw), SPEC, 2))
+    assert [update.example_count for update in found] == [2, 2, 2]
+    alone, taught, otherwise = (update.arrays["head.weight"] for update in found)
+    assert (alone != taught).any()
+    assert (taught != otherwise).any()
+
+
 def test_new_labels_are_seen_by_the_next_run_and_not_in_mid_run(tmp_path: Path) -> None:
     folder = tmp_path / "labels"
     fill(folder, MAIL)
@@ -131,8 +159,7 @@ def test_new_labels_are_seen_by_the_next_run_and_not_in_mid_run(tmp_path: Path) 
 
 def test_items_without_a_label_teach_as_far_as_the_site_allows(tmp_path: Path) -> None:
     folder = tmp_path / "labels"
-    waiting = [(f"nobody answered {n}", None, "train") for n in range(4)]
-    fill(folder, [*MAIL, *waiting, ("for the test", None, "test")])
+    fill(folder, [*MAIL, *WAITING, ("for the test", None, "test")])
     found = dataset.load(folder, CAMPAIGN, FEATURES, dataset.Wanted(2, unlabelled_max=100))
     assert (len(found.train), len(found.test), len(found.unlabelled)) == (2, 1, 4)
     assert set(found.unlabelled.classes.tolist()) == {dataset.UNKNOWN_CLASS}

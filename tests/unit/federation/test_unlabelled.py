@@ -73,6 +73,7 @@ def test_unlabelled_samples_help_where_labels_are_few() -> None:
         {"spread": "none"},
         {"spread": "cells"},
         {"pool_prior": 1.0},
+        {"agreement_power": 0.0},
     ],
 )
 def test_every_way_of_guessing_moves_the_model_and_keeps_it_useful(changes: dict[str, Any]) -> None:
@@ -112,6 +113,34 @@ def test_guesses_that_labels_disprove_count_for_little() -> None:
     assert pool.trust(rows, known, rows, right) > 0.9
     assert pool.trust(rows, known, rows, wrong) < 0.1
     assert 0.3 < pool.trust(rows[:1], known[:1], rows, wrong) < 0.4
+
+
+def test_where_neighbours_disagree_a_sure_guess_counts_for_little() -> None:
+    rng = np.random.default_rng(3)
+    apart = np.eye(4, dtype=np.float32).repeat(30, axis=0) + rng.normal(0, 0.1, (120, 4))
+    mixed = rng.normal(0, 1, (120, 4))
+    sure = np.eye(4)[np.arange(4).repeat(30)]
+    found = []
+    for rows in (apart, mixed):
+        near = pool.nearest(rows.astype(np.float32), rows.astype(np.float32), skip=0)
+        assert not (near.places == np.arange(120)[:, None])[near.closeness > 0].any()
+        found.append(pool.agreement(near, sure, sure).mean())
+    assert found[0] > 0.95
+    assert found[1] < 0.5
+
+
+def test_the_teacher_guesses_and_the_model_learns() -> None:
+    trainer = site(clusters(24, 1), clusters(300, 51))
+    start = initial_arrays(SPEC, seed=1)
+    teacher = learned(trainer, LocalSettings(local_epochs=8))
+    alone, taught = (
+        trainer.train(start, TEACH, TrainTask(seed=3, teacher=told)).arrays
+        for told in ({}, teacher)
+    )
+    assert right(trainer, taught) > right(trainer, alone)
+    told = LocalSettings()
+    ignored = [trainer.train(start, told, TrainTask(seed=3, teacher=t)) for t in ({}, teacher)]
+    assert all((ignored[0].arrays[n] == a).all() for n, a in ignored[1].arrays.items())
 
 
 def _family(name: str) -> tuple[NetworkSpec, Examples]:

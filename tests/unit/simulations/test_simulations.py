@@ -156,18 +156,28 @@ def test_experts_are_split_over_the_samples_nearest_to_another_class():
     assert np.array_equal(disputed.answers, make_world(split, dataset, 0).answers)
 
 
-def test_the_fast_trainer_gives_the_model_of_the_deployed_message_path(tmp_path):
-    config = small()
+WITH_POOL = {
+    "unlabelled_weight": 1.0,
+    "input_noise": 0.3,
+    "weight_power": 0.5,
+    "unlabelled_max": 60,
+}
+
+
+@pytest.mark.parametrize("training", [{}, WITH_POOL], ids=["labels", "pool"])
+def test_the_fast_trainer_gives_the_model_of_the_deployed_message_path(tmp_path, training):
+    config = small(training=training)
     dataset = load_dataset(config.data)
     world = make_world(config, dataset, 0)
     learner = make_learner(dataset, config.training, 0)
     run = Run(config, dataset, world, learner)
     labels = np.where(np.isin(np.arange(len(world)), world.start), world.truth, -1)
-    sites = run.examples(labels)
-    fast = learner.train(learner.initial(), sites)
+    sites, free = run.examples(labels), run.unlabelled(labels)
+    fast = learner.train(learner.initial(), sites, free)
     plan = dataclasses.replace(learner.plan(), label_counts={n: len(e) for n, e in sites.items()})
     handles = {
-        name: desk_for(SiteData(found, learner.empty())).handle for name, found in sites.items()
+        name: desk_for(SiteData(found, learner.empty(), free.get(name, learner.empty()))).handle
+        for name, found in sites.items()
     }
     first = learner.initial()
     state = dataclasses.replace(_start(tmp_path, learner), arrays=first.arrays)
