@@ -5,6 +5,7 @@ folder, and lets experts work through real HTTP, each with a decision every `--p
 
     python benchmarks/portal_load.py --experts 50 --minutes 30
     python benchmarks/portal_load.py --experts 50 --minutes 5 --import-beside 1000000
+        (at least five minutes, and on until the import is finished)
     python benchmarks/portal_load.py --items 1000000 --experts 10 --minutes 1
 
 Prints a table and leaves with 1 when a goal is missed or any request failed.
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,14 +135,19 @@ async def log_in(client: httpx.AsyncClient, username: str) -> None:
 
 
 async def work(
-    client: httpx.AsyncClient, measured: Measured, *, until: float, pace: float, seed: int
+    client: httpx.AsyncClient,
+    measured: Measured,
+    *,
+    goes_on: Callable[[], bool],
+    pace: float,
+    seed: int,
 ) -> int:
     """One expert: a decision every `pace` seconds, new items when ten are left."""
     chance = random.Random(seed)
     ring: list[dict[str, str]] = []
     decided: set[str] = set()
     await asyncio.sleep(chance.uniform(0, pace))
-    while time.perf_counter() < until:
+    while goes_on():
         due = time.perf_counter() + pace * chance.uniform(0.8, 1.2)
         if len(ring) <= 10:
             began = time.perf_counter()
@@ -170,8 +176,13 @@ async def work(
     return len(decided)
 
 
-async def run(url: str, arguments: argparse.Namespace, measured: Measured) -> int:
-    """Lets all experts work. Returns how many decisions were acknowledged."""
+async def run(
+    url: str,
+    arguments: argparse.Namespace,
+    measured: Measured,
+    beside: subprocess.Popen[bytes] | None = None,
+) -> int:
+    """Lets all experts work, and on until `beside` ends. Returns how many decisions stand."""
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
     clients = [
         httpx.AsyncClient(base_url=url, timeout=30, limits=limits) for _ in range(arguments.experts)
@@ -179,9 +190,14 @@ async def run(url: str, arguments: argparse.Namespace, measured: Measured) -> in
     for number, client in enumerate(clients):
         await log_in(client, f"expert-{number}")
     until = time.perf_counter() + arguments.minutes * 60
+
+    def goes_on() -> bool:
+        is_importing = beside is not None and beside.poll() is None
+        return is_importing or time.perf_counter() < until
+
     counts = await asyncio.gather(
         *(
-            work(client, measured, until=until, pace=arguments.pace, seed=number)
+            work(client, measured, goes_on=goes_on, pace=arguments.pace, seed=number)
             for number, client in enumerate(clients)
         )
     )
@@ -239,7 +255,9 @@ def main() -> int:
         if arguments.import_beside:
             beside = import_beside(folder, arguments.import_beside, Path(scratch))
         try:
-            acknowledged = asyncio.run(run(url, arguments, measured))
+            acknowledged = asyncio.run(run(url, arguments, measured, beside))
+            if beside is not None and beside.poll() != 0:
+                measured.failures.append(f"the import ended with {beside.poll()}")
             memory = memory_mib(process.pid)
             busy = cpu_seconds(process.pid)
         finally:
