@@ -18,8 +18,8 @@ from review_portal.interchange.records import (
     ExportedSuggestion,
 )
 from review_portal.label_store import LabelStore
-from review_portal.store.annotations import parse_answer
 from review_portal.store.items import content_row
+from review_portal.store.present import parse_answer
 from review_portal.store.tables import annotation, item, item_content, label
 
 PAGE_ROWS = 500

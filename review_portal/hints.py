@@ -17,7 +17,7 @@ from review_portal.core.highlights import WordEvidence, count_words, highlights
 from review_portal.core.model import Campaign, Kind
 from review_portal.errors import StoreError
 from review_portal.label_store import LabelStore
-from review_portal.store.quality import calibrations
+from review_portal.quality_reports import QualityReports
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,14 @@ class Hints:
     Args:
         store: Where labels are.
         clock: Seconds since the epoch.
+        quality: Knows how each model version stood up to experts.
     """
 
-    def __init__(self, store: LabelStore, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: LabelStore, clock: Callable[[], float], quality: QualityReports
+    ) -> None:
         self._store = store
+        self._quality = quality
         self._clock = clock
         self._learned: dict[bytes, _Learned] = {}
         self._busy = threading.Lock()
@@ -77,7 +81,7 @@ class Hints:
 
     def learn(self, campaign: Campaign) -> _Learned:
         """Reads the newest labels of a campaign."""
-        found = self._store.database.read(lambda c: calibrations(c, campaign.campaign_id))
+        found = self._quality.calibrations(campaign)
         words = None
         if campaign.kind is Kind.TEXT:
             examples = islice(self._store.examples(campaign.campaign_id, "train"), EXAMPLES_MAX)

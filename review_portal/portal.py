@@ -66,6 +66,7 @@ def open_portal(
 ) -> Portal:
     """Puts a portal together: reads its key and its texts."""
     secret = read_secret(config.folder)
+    quality = QualityReports(store.database)
     return Portal(
         config=config,
         store=store,
@@ -74,8 +75,8 @@ def open_portal(
         secret=secret,
         catalogues=load_catalogues(PACKAGE / "locales"),
         egress=EgressArchive(config.folder),
-        quality=QualityReports(store.database, clock),
+        quality=quality,
         link=link,
-        hints=Hints(store, clock),
+        hints=Hints(store, clock, quality),
         wake=link.wake if link is not None else lambda: None,
     )

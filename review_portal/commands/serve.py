@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     _announce(config, listener.getsockname()[1], intake_port)
     if link is not None:
         link.start()
+    portal.quality.start()
     # The server passes a signal on once it has shut down; this end is as clean as any other.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     finally:
         stop_intake()
+        portal.quality.stop()
         if link is not None:
             link.stop()
         store.close()

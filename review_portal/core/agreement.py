@@ -10,11 +10,11 @@ Items are the unit of every interval: ratings of one item are not independent of
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
-from review_portal.core.agreement_alpha import krippendorff_alpha
+from review_portal.core.agreement_alpha import alpha_of_counted
 from review_portal.core.agreement_intervals import (
     CONFIDENCE,
     Estimate,
@@ -23,14 +23,18 @@ from review_portal.core.agreement_intervals import (
     undefined,
 )
 from review_portal.core.agreement_ratings import (
+    Counted,
+    Panel,
     Rating,
     Unit,
-    by_item,
     class_totals,
-    confusion,
+    confusions,
+    counted,
     experts_of,
+    item_count,
     one_against_rest,
     pairable,
+    panel_of,
     units_of,
 )
 
@@ -55,25 +59,6 @@ class PairAgreement:
     agreement_ratio: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class ExpertAgreement:
-    """How one expert stands to the panel.
-
-    Attributes:
-        expert_id: Whom this is about.
-        agreement: Share of comparisons with other experts on the same item that agree, each item
-            counted once, whatever its number of ratings.
-        alpha_without: Alpha of the panel when this expert is left out; higher than the panel's
-            alpha means that this expert differs from the others.
-        rating_count: Items that the expert rated.
-    """
-
-    expert_id: str
-    agreement: Estimate
-    alpha_without: Estimate
-    rating_count: int
-
-
 def cohen_kappa(ratings: Sequence[Rating], first_expert: str, second_expert: str) -> Estimate:
     """Returns Cohen's kappa of two experts over the items that both rated.
 
@@ -88,7 +73,8 @@ def cohen_kappa(ratings: Sequence[Rating], first_expert: str, second_expert: str
     >>> cohen_kappa(pair, "a", "b").value
     0.5
     """
-    return kappa_of_table(confusion(ratings, first_expert, second_expert))
+    first, second = sorted((first_expert, second_expert))
+    return kappa_of_table(confusions(panel_of(ratings)).get((first, second), {}))
 
 
 def kappa_of_table(table: Mapping[tuple[int, int], int]) -> Estimate:
@@ -152,20 +138,19 @@ def _kappa_variance(
     return max(0.0, spread) / ((1 - chance) ** 2 * total)
 
 
-def pairwise_kappas(ratings: Sequence[Rating]) -> tuple[PairAgreement, ...]:
-    """Returns Cohen's kappa for every two experts, also for those without common items.
+def pairwise_kappas(panel: Panel) -> tuple[PairAgreement, ...]:
+    """Returns Cohen's kappa for every two experts with common items.
 
-    >>> both = [Rating("i", "a", 0), Rating("i", "b", 1), Rating("j", "a", 1), Rating("j", "b", 1)]
+    >>> both = {(("a", 0), ("b", 1)): 1, (("a", 1), ("b", 1)): 1}
     >>> [(pair.first_expert, pair.agreement_ratio) for pair in pairwise_kappas(both)]
     [('a', 0.5)]
     """
     pairs = []
-    for first, second in combinations(experts_of(ratings), 2):
-        table = confusion(ratings, first, second)
-        total = sum(table.values())
+    for (first, second), table in sorted(confusions(panel).items()):
         same = sum(count for (row, column), count in table.items() if row == column)
-        ratio = same / total if total else None
-        pairs.append(PairAgreement(first, second, kappa_of_table(table), ratio))
+        pairs.append(
+            PairAgreement(first, second, kappa_of_table(table), same / sum(table.values()))
+        )
     return tuple(pairs)
 
 
@@ -184,7 +169,7 @@ def fleiss_kappa(ratings: Sequence[Rating]) -> Estimate:
     ...               Rating("j", "b", 1)]).value
     1.0
     """
-    return fleiss_of_units(units_of(ratings))
+    return fleiss_of_counted(units_of(panel_of(ratings)))
 
 
 def fleiss_of_units(units: Sequence[Unit]) -> Estimate:
@@ -197,25 +182,35 @@ def fleiss_of_units(units: Sequence[Unit]) -> Estimate:
     >>> f"{kappa.value:.5f} {kappa.low:.3f}"
     '0.76117 0.424'
     """
-    paired = pairable(units)
+    return fleiss_of_counted(counted(units))
+
+
+def fleiss_of_counted(units: Counted) -> Estimate:
+    """Returns Fleiss' kappa of units with their numbers of items.
+
+    >>> fleiss_of_counted([({0: 2}, 500), ({1: 2}, 500)]).value
+    1.0
+    """
+    paired, total = pairable(units), item_count(units)
     if not paired:
         return undefined(NO_PAIR, 0)
     shares = _mean_shares(units)
     chance = math.fsum(share * share for share in shares.values())
     if chance > 1 - 1e-12:
-        return undefined(ONE_CLASS, len(paired))
-    observed = math.fsum(_unit_agreement(unit) for unit in paired) / len(paired)
-    kappa = (observed - chance) / (1 - chance)
+        return undefined(ONE_CLASS, item_count(paired))
+    agreed = math.fsum(weight * _unit_agreement(unit) for unit, weight in paired)
+    kappa = (agreed / item_count(paired) - chance) / (1 - chance)
     error = _gwet_error(units, shares, kappa=kappa, chance=chance)
-    return symmetric(kappa, error, unit_count=len(units), method="gwet")
+    return symmetric(kappa, error, unit_count=total, method="gwet")
 
 
-def _mean_shares(units: Sequence[Unit]) -> dict[int, float]:
+def _mean_shares(units: Counted) -> dict[int, float]:
     shares = dict.fromkeys(class_totals(units), 0.0)
-    for unit in units:
+    total = item_count(units)
+    for unit, weight in units:
         raters = sum(unit.values())
         for index, count in unit.items():
-            shares[index] += count / raters / len(units)
+            shares[index] += weight * count / raters / total
     return shares
 
 
@@ -225,71 +220,66 @@ def _unit_agreement(unit: Unit) -> float:
 
 
 def _gwet_error(
-    units: Sequence[Unit], shares: Mapping[int, float], *, kappa: float, chance: float
+    units: Counted, shares: Mapping[int, float], *, kappa: float, chance: float
 ) -> float:
     """Standard error by linearisation: each item's pull on kappa (Gwet 2021)."""
-    total = len(units)
+    total = item_count(units)
     if total < 2:
         return math.inf
-    scale = total / len(pairable(units))
+    scale = total / item_count(pairable(units))
     squares = []
-    for unit in units:
+    for unit, weight in units:
         raters = sum(unit.values())
         own = scale * (_unit_agreement(unit) - chance) / (1 - chance) if raters > 1 else 0.0
         by_chance = math.fsum(shares[index] * count for index, count in unit.items()) / raters
         pull = own - 2 * (1 - kappa) * (by_chance - chance) / (1 - chance)
-        squares.append((pull - kappa) ** 2)
+        squares.append(weight * (pull - kappa) ** 2)
     return math.sqrt(math.fsum(squares) / (total * (total - 1)))
 
 
-def per_class(ratings: Sequence[Rating], class_count: int) -> tuple[Estimate, ...]:
+def per_class(
+    panel: Panel, class_count: int, members: Mapping[int, tuple[int, ...]] | None = None
+) -> tuple[Estimate, ...]:
     """Returns alpha of "this class or another" for each class: which meanings are unclear.
 
     Args:
-        ratings: Ratings of the campaign.
+        panel: What experts said.
         class_count: Classes of the label schema.
+        members: Which classes an index stands for, where it is no class itself but a choice of
+            several.
 
-    >>> shown = per_class([Rating("i", "a", 0), Rating("i", "b", 0), Rating("j", "a", 1),
-    ...                    Rating("j", "b", 1)], 3)
+    >>> shown = per_class({(("a", 0), ("b", 0)): 1, (("a", 1), ("b", 1)): 1}, 3)
     >>> [estimate.value for estimate in shown]
     [1.0, 1.0, None]
     """
-    return tuple(
-        krippendorff_alpha(one_against_rest(ratings, index)) for index in range(class_count)
-    )
+    recoded = one_against_rest(units_of(panel), class_count, members)
+    return tuple(alpha_of_counted(units) for units in recoded)
 
 
-def per_expert(ratings: Sequence[Rating]) -> tuple[ExpertAgreement, ...]:
-    """Returns how each expert stands to the others, in the order of their ids.
+def agreement_with_others(panel: Panel) -> dict[str, Estimate]:
+    """Returns for each expert the share of comparisons with others on the same item that agree.
 
-    >>> panel = [Rating(item, expert, int(expert == "c")) for item in "ij" for expert in "abc"]
-    >>> [(view.expert_id, view.agreement.value) for view in per_expert(panel)]
+    Each item counts once, whatever its number of ratings. Experts come in the order of their ids.
+
+    >>> panel = {tuple((expert, int(expert == "c")) for expert in "abc"): 2}
+    >>> [(expert, shown.value) for expert, shown in agreement_with_others(panel).items()]
     [('a', 0.5), ('b', 0.5), ('c', 0.0)]
     """
-    grouped = by_item(ratings)
-    return tuple(
-        ExpertAgreement(
-            expert_id=expert,
-            agreement=_agreement_with_others(expert, grouped),
-            alpha_without=krippendorff_alpha([r for r in ratings if r.expert_id != expert]),
-            rating_count=sum(expert in answers for answers in grouped.values()),
-        )
-        for expert in experts_of(ratings)
-    )
+    shares: dict[str, Counter[float]] = {expert: Counter() for expert in experts_of(panel)}
+    for pattern, count in panel.items():
+        alike = Counter(index for _, index in pattern)
+        for expert, own in pattern if len(pattern) > 1 else ():
+            shares[expert][(alike[own] - 1) / (len(pattern) - 1)] += count
+    return {expert: _mean_share(shares[expert]) for expert in shares}
 
 
-def _agreement_with_others(expert: str, grouped: Mapping[str, Mapping[str, int]]) -> Estimate:
-    shares = [
-        sum(answers[other] == answers[expert] for other in answers if other != expert)
-        / (len(answers) - 1)
-        for answers in grouped.values()
-        if expert in answers and len(answers) > 1
-    ]
-    if not shares:
+def _mean_share(shares: Mapping[float, int]) -> Estimate:
+    total = sum(shares.values())
+    if not total:
         return undefined(NO_PAIR, 0)
-    mean = math.fsum(shares) / len(shares)
-    spread = math.fsum((share - mean) ** 2 for share in shares)
-    error = math.sqrt(spread / (len(shares) * max(1, len(shares) - 1)))
-    shown = symmetric(mean, error, unit_count=len(shares), method="mean of items")
+    mean = math.fsum(count * share for share, count in shares.items()) / total
+    spread = math.fsum(count * (share - mean) ** 2 for share, count in shares.items())
+    error = math.sqrt(spread / (total * max(1, total - 1)))
+    shown = symmetric(mean, error, unit_count=total, method="mean of items")
     low = None if shown.low is None else max(0.0, shown.low)
     return Estimate(mean, low, shown.high, shown.unit_count, shown.method)

@@ -13,7 +13,17 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from review_portal.core.agreement_intervals import Estimate, bootstrap, symmetric, undefined
-from review_portal.core.agreement_ratings import Rating, Unit, class_totals, pairable, units_of
+from review_portal.core.agreement_ratings import (
+    Counted,
+    Rating,
+    Unit,
+    class_totals,
+    counted,
+    item_count,
+    pairable,
+    panel_of,
+    units_of,
+)
 
 Level = Literal["nominal", "ordinal", "interval"]
 Distances = Mapping[tuple[int, int], float]
@@ -39,15 +49,11 @@ def krippendorff_alpha(
     ...                     Rating("j", "b", 1)]).value
     1.0
     """
-    return alpha_of_units(units_of(ratings), level=level, seed=seed)
+    return alpha_of_counted(units_of(panel_of(ratings)), level=level, seed=seed)
 
 
 def alpha_of_units(units: Sequence[Unit], *, level: Level = "nominal", seed: int = 0) -> Estimate:
     """Returns alpha of class counts, one mapping an item.
-
-    The interval of the nominal and interval levels is analytic: an infinitesimal jackknife over
-    items with Student's quantile (Efron 1982; equal to Gwet's 2021 linearisation up to 1/n). The
-    ordinal distances depend on the class totals themselves, so that level is resampled.
 
     >>> # Krippendorff 2011, "Computing Krippendorff's alpha-reliability", data C: 0.743
     >>> rows = [{1: 3}, {2: 3, 3: 1}, {3: 4}, {3: 4}, {2: 4}, {1: 1, 2: 1, 3: 1, 4: 1}, {4: 4},
@@ -56,6 +62,19 @@ def alpha_of_units(units: Sequence[Unit], *, level: Level = "nominal", seed: int
     ...  for level in ("nominal", "ordinal", "interval")]
     ['0.743', '0.815', '0.849']
     """
+    return alpha_of_counted(counted(units), level=level, seed=seed)
+
+
+def alpha_of_counted(units: Counted, *, level: Level = "nominal", seed: int = 0) -> Estimate:
+    """Returns alpha of units with their numbers of items.
+
+    The interval of the nominal and interval levels is analytic: an infinitesimal jackknife over
+    items with Student's quantile (Efron 1982; equal to Gwet's 2021 linearisation up to 1/n). The
+    ordinal distances depend on the class totals themselves, so that level is resampled.
+
+    >>> alpha_of_counted([({0: 2}, 500), ({1: 2}, 500)]).value
+    1.0
+    """
     paired = pairable(units)
     if not paired:
         return undefined("no item was rated by two experts yet", 0)
@@ -63,28 +82,29 @@ def alpha_of_units(units: Sequence[Unit], *, level: Level = "nominal", seed: int
     if alpha is None:
         return undefined(
             "every paired rating names the same class, so agreement by chance is certain",
-            len(paired),
+            item_count(paired),
         )
     if level == "ordinal":
         return _with_bootstrap(alpha, paired, level=level, seed=seed)
     error = _jackknife_error(paired, _distances(class_totals(paired), level))
-    return symmetric(alpha, error, unit_count=len(paired), method="jackknife")
+    return symmetric(alpha, error, unit_count=item_count(paired), method="jackknife")
 
 
-def _with_bootstrap(alpha: float, paired: Sequence[Unit], *, level: Level, seed: int) -> Estimate:
-    ends = bootstrap(lambda drawn: _alpha(drawn, level), paired, seed=seed)
+def _with_bootstrap(alpha: float, paired: Counted, *, level: Level, seed: int) -> Estimate:
+    items = [unit for unit, weight in paired for _ in range(weight)]
+    ends = bootstrap(lambda drawn: _alpha([(u, 1) for u in drawn], level), items, seed=seed)
     if ends is None:
-        return Estimate(alpha, None, None, len(paired))
-    return Estimate(alpha, ends[0], ends[1], len(paired), "bootstrap")
+        return Estimate(alpha, None, None, len(items))
+    return Estimate(alpha, ends[0], ends[1], len(items), "bootstrap")
 
 
-def _alpha(paired: Sequence[Unit], level: Level) -> float | None:
+def _alpha(paired: Counted, level: Level) -> float | None:
     totals = class_totals(paired)
     if len(totals) < 2:
         return None
     distances = _distances(totals, level)
     rating_count = sum(totals.values())
-    observed = math.fsum(_unit_disagreement(unit, distances) for unit in paired)
+    observed = math.fsum(w * _unit_disagreement(unit, distances) for unit, w in paired)
     expected = _expected(totals, distances)
     return 1.0 - (rating_count - 1) * observed / expected
 
@@ -123,30 +143,31 @@ def _expected(totals: Mapping[int, int], distances: Distances) -> float:
     )
 
 
-def _jackknife_error(paired: Sequence[Unit], distances: Distances) -> float:
+def _jackknife_error(paired: Counted, distances: Distances) -> float:
     """Standard error from the derivative of alpha by each item's weight.
 
     With weights w: alpha = 1 - (N - 1) D / E, N = sum of w r, D = sum of w d, E quadratic in the
-    class totals, so the derivative is exact and one pass over the items is enough.
+    class totals, so the derivative is exact and one pass over the units is enough.
     """
-    if len(paired) < 2:
+    total = item_count(paired)
+    if total < 2:
         return math.inf
     totals = class_totals(paired)
     rating_count = sum(totals.values())
     expected = _expected(totals, distances)
-    by_unit = [_unit_disagreement(unit, distances) for unit in paired]
-    observed = math.fsum(by_unit)
+    by_unit = [_unit_disagreement(unit, distances) for unit, _ in paired]
+    observed = math.fsum(w * own for own, (_, w) in zip(by_unit, paired, strict=True))
     reach = {
         index: 2 * math.fsum(count * distances[index, other] for other, count in totals.items())
         for index in totals
     }
     pulls = []
-    for unit, own in zip(paired, by_unit, strict=True):
+    for (unit, weight), own in zip(paired, by_unit, strict=True):
         grown = math.fsum(count * reach[index] for index, count in unit.items())
         slope = sum(unit.values()) * observed + (rating_count - 1) * (
             own - observed * grown / expected
         )
-        pulls.append(-slope / expected)
-    mean = math.fsum(pulls) / len(pulls)
-    spread = math.fsum((pull - mean) ** 2 for pull in pulls)
-    return math.sqrt(spread * len(pulls) / (len(pulls) - 1))
+        pulls.append((-slope / expected, weight))
+    mean = math.fsum(weight * pull for pull, weight in pulls) / total
+    spread = math.fsum(weight * (pull - mean) ** 2 for pull, weight in pulls)
+    return math.sqrt(spread * total / (total - 1))

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from review_portal.core.agreement_intervals import Estimate, undefined, wilson
 
+BIN_COUNT = 10
+"""Bars of a diagram."""
+
 
 @dataclass(frozen=True, slots=True)
 class SettledSuggestion:
@@ -53,8 +56,39 @@ class CalibrationBin:
         return self.mean_confidence - self.accuracy.value
 
 
+def bin_of(confidence: float, bin_count: int) -> int:
+    """Returns the place of a confidence among bins of equal width; an edge counts below it.
+
+    >>> bin_of(0.7, 10), bin_of(0.71, 10), bin_of(0.0, 10)
+    (6, 7, 0)
+    """
+    # Rounding first: 0.7 * 10 is 7.000000000000001 and belongs to the bin that ends there.
+    return max(0, math.ceil(round(confidence * bin_count, 9)) - 1)
+
+
+def bin_of_sums(
+    place: int, counts: tuple[int, int], confidence_sum: float, bin_count: int = BIN_COUNT
+) -> CalibrationBin:
+    """Returns a bar from sums.
+
+    Args:
+        place: Which bin, from 0.
+        counts: Suggestions inside, and how many of them were right.
+        confidence_sum: Sum of their confidences.
+        bin_count: Bins of the diagram.
+
+    >>> bar = bin_of_sums(8, (2, 1), 1.75)
+    >>> bar.low, bar.mean_confidence, bar.accuracy.value
+    (0.8, 0.875, 0.5)
+    """
+    total, right = counts
+    mean = confidence_sum / total if total else None
+    low, high = place / bin_count, (place + 1) / bin_count
+    return CalibrationBin(low, high, mean, wilson(right, total))
+
+
 def reliability_bins(
-    suggestions: Sequence[SettledSuggestion], bin_count: int = 10
+    suggestions: Sequence[SettledSuggestion], bin_count: int = BIN_COUNT
 ) -> tuple[CalibrationBin, ...]:
     """Returns bins of equal width over [0, 1]; a confidence on an edge counts below it.
 
@@ -69,19 +103,15 @@ def reliability_bins(
         raise ValueError(f"a diagram has 1 to 100 bins, not {bin_count}")
     members: list[list[SettledSuggestion]] = [[] for _ in range(bin_count)]
     for suggestion in suggestions:
-        # Rounding first: 0.7 * 10 is 7.000000000000001 and belongs to the bin that ends there.
-        place = math.ceil(round(suggestion.confidence * bin_count, 9)) - 1
-        members[max(0, place)].append(suggestion)
+        members[bin_of(suggestion.confidence, bin_count)].append(suggestion)
     return tuple(
-        CalibrationBin(
-            low=index / bin_count,
-            high=(index + 1) / bin_count,
-            mean_confidence=math.fsum(s.confidence for s in inside) / len(inside)
-            if inside
-            else None,
-            accuracy=wilson(sum(s.is_right for s in inside), len(inside)),
+        bin_of_sums(
+            place,
+            (len(inside), sum(s.is_right for s in inside)),
+            math.fsum(s.confidence for s in inside),
+            bin_count,
         )
-        for index, inside in enumerate(members)
+        for place, inside in enumerate(members)
     )
 
 

@@ -145,14 +145,51 @@ class _Stars:
         return True
 
 
+def plain_text(text: str) -> str:
+    """Returns a text without what makes no difference: case, spacing, numbers of placeholders.
+
+    >>> plain_text("Ask  <PERSON_1> NOW")
+    'ask <person> now'
+    """
+    return _SPACE.sub(" ", _PLACEHOLDER.sub(r"<\1>", text)).strip().casefold()
+
+
+def pieces_of(text: str) -> tuple[str, ...]:
+    """Returns the distinct pieces of a text that its shingles are hashes of.
+
+    >>> len(pieces_of("abcabcabcabc")) < 12
+    True
+    """
+    plain = plain_text(text)
+    last = max(0, len(plain) - SHINGLE_LENGTH)
+    return tuple(dict.fromkeys(plain[at : at + SHINGLE_LENGTH] for at in range(last + 1)))
+
+
+def may_resemble(pieces: Sequence[str], text: str, similarity_min: float) -> bool:
+    """Says without any hashing whether a text can be that similar to one with these pieces.
+
+    A similarity of s needs the share s of all pieces: a few that are missing settle it.
+
+    >>> may_resemble(pieces_of("my card is lost"), "where do I pay the loan?", 0.8)
+    False
+    """
+    left = (1 - similarity_min) * len(pieces)
+    plain = plain_text(text)
+    for piece in pieces:
+        if piece not in plain:
+            left -= 1
+            if left < -1:  # one more than can be missing: hashes of two pieces may be equal
+                return False
+    return True
+
+
 def shingles_of(text: str) -> Shingles:
     """Returns hashed character shingles; case, spacing and placeholder numbers do not count.
 
     >>> shingles_of("Ask <PERSON_1>  now") == shingles_of("ask <PERSON_2> NOW")
     True
     """
-    plain = _SPACE.sub(" ", _PLACEHOLDER.sub(r"<\1>", text)).strip().casefold()
-    raw = plain.encode("utf-32-le")
+    raw = plain_text(text).encode("utf-32-le")
     width = 4 * SHINGLE_LENGTH
     if len(raw) <= width:
         return frozenset({_spread(zlib.crc32(raw))})

@@ -59,6 +59,19 @@ def tidy(words: str) -> str:
     return " ".join(words.split())
 
 
+def terms_of(words: str) -> list[str]:
+    r"""Returns the terms of a report, one on each line.
+
+    >>> terms_of(" Anna  Berg \n\n0151 234\nanna berg")
+    ['Anna Berg', '0151 234']
+    """
+    terms: dict[str, str] = {}
+    for line in words.splitlines():
+        if tidy(line):
+            terms.setdefault(tidy(line).casefold(), tidy(line))
+    return list(terms.values()) or [""]
+
+
 def check_term(term: str) -> Refusal | None:
     """Returns why a term cannot go on the list, or None.
 

@@ -189,6 +189,10 @@ class NewItem:
     language: str = ""
 
 
+NOTHING = "none"
+"""Key of a span answer without any span."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What an expert says about one item.
@@ -197,18 +201,20 @@ class Answer:
         class_index: The class, or None for an abstention ("can't tell").
         class_indices: All classes of a multiple choice, ascending.
         spans: (start, end, class index) of a span answer, ascending.
+        is_nothing: True for a span answer that found nothing to mark.
 
     >>> Answer(class_index=3).key
     '3'
     >>> Answer(class_index=None).key is None
     True
-    >>> Answer(class_index=1, class_indices=(1, 4)).key
-    '1,4'
+    >>> Answer(class_index=1, class_indices=(1, 4)).key, Answer(None, is_nothing=True).key
+    ('1,4', 'none')
     """
 
     class_index: int | None
     class_indices: tuple[int, ...] = ()
     spans: tuple[tuple[int, int, int], ...] = ()
+    is_nothing: bool = False
 
     @property
     def key(self) -> str | None:
@@ -217,6 +223,8 @@ class Answer:
             return ";".join(f"{start}-{end}:{index}" for start, end, index in self.spans)
         if self.class_indices:
             return ",".join(str(index) for index in self.class_indices)
+        if self.is_nothing:
+            return NOTHING
         return None if self.class_index is None else str(self.class_index)
 
 
@@ -233,6 +241,8 @@ class Decision:
         note: Reasoning, up to 4,000 characters; becomes part of the site's case law.
         suggestion_shown: Whether the suggestion was visible.
         reason_code: For an abstention, one of `store.annotations.REASON_CODES`.
+        schema_version: Label schema whose classes were shown; 0 for the present one.
+        content_sha256: Of the text that was shown; empty when the client does not say.
     """
 
     item_id: bytes
@@ -243,6 +253,8 @@ class Decision:
     note: str = ""
     suggestion_shown: bool = True
     reason_code: str = ""
+    schema_version: int = 0
+    content_sha256: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from review_portal.routes.labeling import desk_of
 from review_portal.routes.pages import page, texts_for
 from review_portal.routes.shapes import AdjudicationForm, AnnotationBody, ReceiptBody
 from review_portal.store import adjudicating
-from review_portal.store.annotations import parse_answer
+from review_portal.store.present import parse_answer
 from review_portal.store.queue import unseal_item
 
 router = APIRouter()

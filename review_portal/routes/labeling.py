@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from sqlalchemy import Connection
+from starlette.concurrency import run_in_threadpool
 
 from review_portal.access import Visitor
 from review_portal.core.model import Answer, Campaign, Decision, Receipt, Refusal
@@ -31,7 +32,7 @@ from review_portal.routes.shapes import (
     UndoBody,
 )
 from review_portal.store import annotations as decisions
-from review_portal.store import counters, flags, leaks, queue, site_view
+from review_portal.store import counters, flags, leaks, queue, requests_seen, site_view
 from review_portal.store.campaigns import (
     find_campaign_named,
     list_campaigns,
@@ -134,16 +135,20 @@ def decision_of(body: AnnotationBody) -> Decision:
     """Builds the decision behind a request body."""
     indices = tuple(sorted(set(body.class_indices)))
     first = indices[0] if indices and body.class_index is None else body.class_index
-    spans = tuple(sorted((s.start, s.end, s.class_index) for s in body.spans if s.start < s.end))
+    marked = body.spans or ()
+    spans = tuple(sorted((s.start, s.end, s.class_index) for s in marked if s.start < s.end))
+    is_nothing = body.spans == [] and first is None and not body.reason_code
     return Decision(
         item_id=bytes.fromhex(body.item_id),
-        answer=Answer(first, indices, spans),
+        answer=Answer(first, indices, spans, is_nothing),
         seconds=body.seconds,
         client_token=body.client_token,
         lease_id=body.lease_id,
         note=body.note,
         suggestion_shown=body.suggestion_shown,
         reason_code=body.reason_code,
+        schema_version=body.schema_version,
+        content_sha256=bytes.fromhex(body.content_sha256),
     )
 
 
@@ -280,14 +285,23 @@ async def flag_item(portal: PortalOf, visitor: Labeler, body: FlagBody) -> dict[
     flag = flags.NewFlag(
         bytes.fromhex(body.item_id), visitor.person.person_id, body.reason_code, body.note
     )
-    now, keys = portal.clock(), portal.store.keys
-
-    def work(connection: Connection) -> int | Refusal:
+    asked = requests_seen.Asked(flag.expert_id, body.client_token)
+    keys, database = portal.store.keys, portal.store.database
+    number = await database.read_soon(lambda c: requests_seen.answered(c, asked))
+    if number is None:
+        seen = leaks.NOTHING_SEEN
         if body.words.strip():
-            return leaks.report(connection, keys, flag, body.words, now)
-        return flags.raise_flag(connection, keys, flag, now)
+            surveyed = await run_in_threadpool(leaks.survey, database, keys, flag, body.words)
+            seen = raise_if_refused(surveyed)
+        when = leaks.Moment(portal.clock(), seen)
 
-    number = raise_if_refused(await portal.store.database.write_soon(work))
+        def work(connection: Connection) -> int | Refusal:
+            if body.words.strip():
+                return leaks.report(connection, keys, flag, body.words, when)
+            return flags.raise_flag(connection, keys, flag, when.now)
+
+        done = await database.write_soon(lambda c: requests_seen.once(c, asked, work))
+        number = raise_if_refused(done)
     return {"report_id" if body.words.strip() else "flag_id": number}
 
 

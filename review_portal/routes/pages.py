@@ -114,6 +114,7 @@ def _campaign_facts(portal: Portal, chosen: Campaign | None) -> dict[str, Any]:
         "campaign": chosen.name,
         "kind": chosen.kind.value,
         "classes": chosen.classes,
+        "schema_version": chosen.schema_version,
         "answer_mode": settings.answer_mode,
         "unmasking": settings.unmasking,
     }

@@ -27,12 +27,16 @@ class SpanBody(Body):
 
 
 class AnnotationBody(Body):
-    """A decision about one item. `class_index` null, with nothing else, is an abstention."""
+    """A decision about one item. `class_index` null, with nothing else, is an abstention.
+
+    An empty list of `spans` says that there is nothing to mark. Who sends the `schema_version` and
+    the `content_sha256` that were shown gets answers right that come after either has changed.
+    """
 
     item_id: HexId
     class_index: int | None = Field(None, ge=0)
     class_indices: list[int] = Field(default_factory=list, max_length=200)
-    spans: list[SpanBody] = Field(default_factory=list, max_length=2000)
+    spans: list[SpanBody] | None = Field(None, max_length=2000)
     seconds: float = Field(0.0, ge=0)
     client_token: Token
     lease_id: str | None = Field(None, max_length=80)
@@ -41,6 +45,8 @@ class AnnotationBody(Body):
     reason_code: Literal[
         "", "unclear", "out_of_scope", "needs_specialist", "personal_information"
     ] = ""
+    schema_version: int = Field(0, ge=0)
+    content_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
 
 
 class AnnotationsBody(Body):
@@ -80,12 +86,16 @@ class LeasesBody(Body):
 
 
 class FlagBody(Body):
-    """Something is wrong with an item; for personal data, the words that got through masking."""
+    """Something is wrong with an item; for personal data, the words that got through masking.
+
+    Several names or numbers stand on a line each. A repeat of `client_token` adds nothing.
+    """
 
     item_id: HexId
     reason_code: Literal["personal_information", "wrong_content", "guideline_unclear", "other"]
     note: str = Field("", max_length=4000)
-    words: str = Field("", max_length=400)
+    words: str = Field("", max_length=2000)
+    client_token: str = Field("", max_length=64)
 
     @model_validator(mode="after")
     def _words_are_a_leak(self) -> FlagBody:

@@ -35,6 +35,9 @@ async def site_page(
     if chosen is not None:
         wanted = chosen
         context |= await portal.store.database.read_soon(lambda c: _facts(c, portal, wanted))
+        context["days"] = await run_in_threadpool(
+            portal.quality.work_by_day, wanted, portal.clock()
+        )
         context["epsilons"] = await run_in_threadpool(
             spent_epsilon, portal.egress, wanted.campaign_id
         )
@@ -53,7 +56,6 @@ def _facts(connection: Connection, portal: Portal, campaign: Campaign) -> dict[s
         "counts": counters.counts(connection, campaign_id),
         "asked": asked,
         "left": site_view.left(connection, campaign_id),
-        "days": site_view.work_by_day(connection, campaign_id, now),
         "oldest": site_view.waiting_seconds(connection, campaign_id, now),
         "latency": site_view.latency_seconds(connection, campaign_id),
         "report": site_report(connection, campaign, now),

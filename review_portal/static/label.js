@@ -23,6 +23,8 @@ const keysOn = boot.preferences.single_keys !== false;
 const at = (id) => document.getElementById(id);
 
 let classes = [];
+let schemaVersion = 0;
+let flagToken = "";
 let mode = "single";
 let named = false;
 let picked = new Set();
@@ -188,8 +190,11 @@ function decide(answer) {
     client_token: token(),
     note: at("note").value.trim(),
     suggestion_shown: Boolean(item.suggestion) && boot.preferences.suggestions !== false,
+    schema_version: schemaVersion,
     ...answer,
   };
+  // Places count in the text that was shown: it may have changed once the decision arrives.
+  if (body.spans) body.content_sha256 = item.content_sha256;
   decidedLeases.add(item.lease_id);
   history.push({ item, token: body.client_token, note: body.note });
   if (history.length > UNDO_MAX) history.shift();
@@ -204,6 +209,7 @@ function decide(answer) {
 
 // What was decided, for the line that confirms it.
 function whatWas(answer) {
+  if (answer.spans?.length === 0) return texts["label.nothing_here"];
   const chosen = answer.spans?.map((span) => span.class_index) ?? answer.class_indices ?? [answer.class_index];
   return [...new Set(chosen)].map((index) => classes[index] ?? texts["label.cannot_tell"]).join(", ");
 }
@@ -222,10 +228,11 @@ function undo() {
     past.item.lease_id = null;
   }
   decidedLeases.delete(past.item.lease_id);
-  ring.unshift(past.item);
+  // What was reported meanwhile is gone from the item: it comes again from the server.
+  if (!past.item.stale) ring.unshift(past.item);
   next();
-  // A note that has left already is in the case notes; one that has not comes back with its item.
-  if (entry && past.note) {
+  // The note goes from the case notes with its decision, and comes back to be written anew.
+  if (past.note && !past.item.stale) {
     at("note").value = past.note;
     at("note-box").hidden = false;
   }
@@ -302,7 +309,7 @@ function renderSuggestion() {
   const suggestion = suggested();
   if (mode !== "single") {
     const submit = element("button", { type: "button", class: "primary accept" },
-      element("span", {}, texts["label.submit"]), element("span", { class: "key-hint" }, keyName(keys.accept[0])));
+      element("span", { id: "submit-words" }, texts[mode === "spans" ? "label.submit_nothing" : "label.submit"]), element("span", { class: "key-hint" }, keyName(keys.accept[0])));
     submit.addEventListener("click", submitChosen);
     const hint = texts[mode === "multi" ? "label.multi_hint" : "label.spans_hint"];
     at("suggestion").replaceChildren(element("p", { class: "hint" }, hint), submit);
@@ -367,6 +374,7 @@ function renderMarks() {
     });
     return button;
   });
+  at("submit-words").textContent = marks.length ? texts["label.submit"] : texts["label.submit_nothing"];
   at("facts").replaceChildren(...(buttons.length ? buttons : [element("p", { class: "fact" }, texts["label.spans_none"])]));
 }
 
@@ -376,8 +384,7 @@ function submitChosen() {
     if (chosen.length) decide({ class_index: chosen[0], class_indices: chosen });
     else if (suggested()) acceptSuggestion();
     else toast(texts["label.choose_first"]);
-  } else if (!marks.length) toast(texts["label.mark_first"]);
-  else decide({ spans: marks.map(({ start, end, class_index }) => ({ start, end, class_index })) });
+  } else decide({ spans: marks.map(({ start, end, class_index }) => ({ start, end, class_index })) });
 }
 
 function renderClasses() {
@@ -455,6 +462,7 @@ function openFlag() {
   at("flag-note").value = "";
   at("flag-words").value = selectedWords();
   at("flag-problem").hidden = true;
+  flagToken = token();
   // A box that is closed by Escape keeps what it returned the last time.
   at("flag-box").returnValue = "";
   at("flag-box").showModal();
@@ -504,7 +512,7 @@ function selectedWords() {
 // Words of an item never wait in the outbox, which is on disk: they go at once or not at all.
 async function sendLeak(words) {
   const item = current;
-  const body = { item_id: item.item_id, reason_code: "personal_information", note: at("flag-note").value, words };
+  const body = { item_id: item.item_id, reason_code: "personal_information", note: at("flag-note").value, words, client_token: flagToken };
   let { ok, status, answer } = await call("/api/flags", body).catch(() => ({}));
   if (status === 403 && (await renewCsrf(status).catch(() => false))) ({ ok, answer } = await call("/api/flags", body).catch(() => ({})));
   if (!ok) {
@@ -516,6 +524,7 @@ async function sendLeak(words) {
   }
   // What this page holds already may show the words, too: it is fetched again.
   ring = [];
+  for (const past of history) past.item.stale = true;
   if (current === item) skip();
   toast(texts["label.leak_done"]);
 }
@@ -525,7 +534,7 @@ function sendFlag() {
   const reason = document.querySelector("input[name=flag]:checked").value;
   const words = at("flag-words").value.trim();
   if (words && reason === "personal_information") return sendLeak(words);
-  outbox.add("/api/flags", { item_id: current.item_id, reason_code: reason, note: at("flag-note").value });
+  outbox.add("/api/flags", { item_id: current.item_id, reason_code: reason, note: at("flag-note").value, client_token: flagToken });
   skip();
   toast(texts["label.flagged"]);
 }
@@ -585,6 +594,7 @@ function giveBack() {
 async function start() {
   outbox = await Outbox.open(boot.person_id);
   classes = boot.classes;
+  schemaVersion = boot.schema_version;
   mode = boot.kind === "text" ? boot.answer_mode : boot.answer_mode === "multi" ? "multi" : "single";
   named = classes.every((name) => /^[0-9]$/.test(name));
   document.addEventListener("keydown", onKey);

@@ -23,9 +23,9 @@ from review_portal.store.annotations import (
     Placement,
     check_answer,
     insert_annotation,
-    parse_answer,
 )
 from review_portal.store.campaigns import find_campaign
+from review_portal.store.present import parse_answer
 from review_portal.store.tables import annotation, item, item_content
 
 DISPUTES_MAX = 50

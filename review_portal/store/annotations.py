@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from review_portal.core.model import (
     Refusal,
     SlotState,
 )
-from review_portal.store import audit, notes, settling
+from review_portal.store import audit, notes, present, settling, texts_seen
 from review_portal.store.campaigns import find_campaign
 from review_portal.store.database import insert_row
 from review_portal.store.sealing import KeyRing
@@ -115,6 +114,11 @@ def record(connection: Connection, desk: Desk, decision: Decision) -> Receipt | 
     campaign = None if row is None else find_campaign(connection, row.campaign_id)
     if row is None or campaign is None:
         return Refusal("ITEM_UNKNOWN", "there is no such item; fetch the queue again")
+    seen = texts_seen.follow(connection, row, decision)
+    moved = seen if isinstance(seen, Refusal) else present.decision_of(connection, campaign, seen)
+    if isinstance(moved, Refusal):
+        return moved
+    decision = moved
     refused = check_answer(campaign, decision.answer)
     if refused is not None:
         return refused
@@ -220,7 +224,7 @@ def insert_annotation(
             class_index=decision.answer.class_index,
             answer_key=decision.answer.key,
             reason_code=(decision.reason_code or "unclear") if abstained else "",
-            suggestion_index=row.suggestion_index,
+            suggestion_index=present.suggestion_of(connection, row),
             confidence=row.confidence,
             model_version=row.model_version,
             suggestion_shown=decision.suggestion_shown and row.suggestion_index is not None,
@@ -259,6 +263,7 @@ def undo(
     if refused is not None:
         return refused
     _withdraw(connection, target, client_token=client_token, now=desk.now)
+    notes.take_back(connection, target)
     if target.slot_id is not None:
         connection.execute(
             update(slot)
@@ -326,26 +331,3 @@ def _withdraw(
 def standing(connection: Connection, item_number: int) -> tuple[Row[tuple[object, ...]], ...]:
     """Returns the annotations of an item that were not withdrawn, oldest first."""
     return settling.standing_annotations(connection, item_number)
-
-
-def parse_answer(answer_key: str | None) -> Answer:
-    """Returns the answer behind a key.
-
-    >>> parse_answer("1,4").class_indices, parse_answer("0-3:2").spans, parse_answer(None).key
-    ((1, 4), ((0, 3, 2),), None)
-    """
-    if answer_key is None:
-        return Answer(None)
-    if ":" in answer_key:
-        parts = (part.replace("-", ":").split(":") for part in answer_key.split(";"))
-        spans = tuple((int(s), int(e), int(c)) for s, e, c in parts)
-        return Answer(None, spans=spans)
-    if "," in answer_key:
-        indices = tuple(int(index) for index in answer_key.split(","))
-        return Answer(indices[0], class_indices=indices)
-    return Answer(int(answer_key))
-
-
-def to_json(answer: Answer) -> str:
-    """Returns an answer as JSON for exports."""
-    return json.dumps({"class": answer.class_index, "classes": answer.class_indices})

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
 from review_portal.core import leaks
-from review_portal.core.duplicates import SIMILARITY_MIN, Shingles, jaccard, shingles_of
+from review_portal.core.duplicates import (
+    SIMILARITY_MIN,
+    Shingles,
+    jaccard,
+    may_resemble,
+    pieces_of,
+    shingles_of,
+)
 from review_portal.core.model import ItemState, Kind, Refusal
 from review_portal.errors import KeyMissing
-from review_portal.store import audit, flags, items, leak_terms
-from review_portal.store.database import insert_row
+from review_portal.store import audit, flags, items, leak_terms, texts_seen
+from review_portal.store.database import Database, insert_row
 from review_portal.store.sealing import KeyRing
 from review_portal.store.tables import item, item_content, leak_report, person
 
@@ -50,6 +58,7 @@ class _Reported:
     kind: Kind
     content: bytes
     shingles: Shingles
+    pieces: tuple[str, ...]
 
     def resembles(self, kind: Kind, content: bytes) -> bool:
         """Texts resemble as near-duplicates do; records when their bytes are equal."""
@@ -60,12 +69,67 @@ class _Reported:
         # A text of n characters has less than n shingles, so a short one needs no look.
         if len(content) < SIMILARITY_MIN * len(self.shingles):
             return False
-        likeness = jaccard(self.shingles, shingles_of(content.decode("utf-8", "replace")))
+        text = content.decode("utf-8", "replace")
+        if not may_resemble(self.pieces, text, SIMILARITY_MIN):
+            return False
+        likeness = jaccard(self.shingles, shingles_of(text))
         return likeness >= SIMILARITY_MIN
 
 
+@dataclass(frozen=True)
+class Survey:
+    """Which items a report concerns, found without holding up anybody's answers.
+
+    Attributes:
+        last: Items up to this number were looked at.
+        numbers: Those with the words in them, and those that look like the reported one.
+    """
+
+    last: int = 0
+    numbers: tuple[int, ...] = ()
+
+
+NOTHING_SEEN = Survey()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a report is stored, and what was seen before.
+
+    Attributes:
+        now: Seconds since the epoch.
+        seen: From `survey`; nothing means that all items are opened in the transaction.
+    """
+
+    now: float
+    seen: Survey = NOTHING_SEEN
+
+
+def survey(database: Database, keys: KeyRing, flag: flags.NewFlag, words: str) -> Survey | Refusal:
+    """Looks through the store for what a report will change; changes nothing.
+
+    Each page is a read of its own, so that the write-ahead log does not grow meanwhile.
+    """
+    terms = leaks.terms_of(words)
+    found = database.read(lambda c: _checked(c, keys, flag, terms))
+    if isinstance(found, Refusal):
+        return found
+    last, numbers = 0, []
+    while page := database.read(partial(_page, last=last)):
+        for row in page:
+            plain = _opened(keys, row)
+            if plain is None:
+                continue
+            kind = Kind(row.kind)
+            has_words = leaks.clean(kind, plain, _spans(row), terms) is not None
+            if has_words or (row.state == ItemState.OPEN.value and found.resembles(kind, plain)):
+                numbers.append(row.item_number)
+        last = page[-1].item_number
+    return Survey(last, tuple(numbers))
+
+
 def report(
-    connection: Connection, keys: KeyRing, flag: flags.NewFlag, words: str, now: float
+    connection: Connection, keys: KeyRing, flag: flags.NewFlag, words: str, when: Moment
 ) -> int | Refusal:
     """Flags an item and takes the words that leaked out of the whole store, in one transaction.
 
@@ -73,48 +137,42 @@ def report(
         connection: Inside the transaction.
         keys: Opens and seals content.
         flag: Who reports which item; its note loses the words, too.
-        words: What leaked, as it stands in the item.
-        now: Seconds since the epoch.
+        words: What leaked, as it stands in the item; one name or number on each line.
+        when: Now, and what was seen of the store before: only that and newer items are opened.
 
     Returns:
         The report's number, or a refusal that changed nothing.
     """
-    term = leaks.tidy(words)
-    refused = leaks.check_term(term)
-    if refused is not None:
-        return refused
-    found = _find(connection, keys, flag)
+    terms, now = leaks.terms_of(words), when.now
+    found = _checked(connection, keys, flag, terms)
     if isinstance(found, Refusal):
         return found
-    refused = leaks.check_occurs(found.kind, found.content, _spans(found.row), term)
-    if refused is not None:
-        return refused
-    note = leaks.clean(Kind.TEXT, flag.note.encode(), (), [term])
+    note = leaks.clean(Kind.TEXT, flag.note.encode(), (), terms)
     if note is not None:
         text = note.content.decode()
         flag = flags.NewFlag(flag.item_id, flag.expert_id, flag.reason_code, text)
     flagged = flags.raise_flag(connection, keys, flag, now)
     if isinstance(flagged, Refusal):
         return flagged
-    touched, alike = _replace_everywhere(connection, keys, found, term)
+    touched, alike = _replace_everywhere(connection, keys, found, (terms, when.seen))
     for number in alike:
         _hold(connection, number)
-    about = (leak_terms.put(connection, keys, term, now), found.row)
+    about = ([leak_terms.put(connection, keys, term, now) for term in terms], found.row)
     return _write(connection, flag, about, (touched, len(alike)), now)
 
 
 def _write(
     connection: Connection,
     flag: flags.NewFlag,
-    about: tuple[bytes, Any],
+    about: tuple[list[bytes], Any],
     counts: tuple[int, int],
     now: float,
 ) -> int:
-    (term_id, row), (touched, held) = about, counts
+    (term_ids, row), (touched, held) = about, counts
     number = insert_row(
         connection,
         leak_report.insert().values(
-            term_id=term_id,
+            term_id=term_ids[0],
             item_number=row.item_number,
             expert_id=flag.expert_id,
             touched_count=touched,
@@ -122,10 +180,26 @@ def _write(
             reported_at=now,
         ),
     )
-    detail = {"report": number, "term": term_id.hex(), "items": touched, "held": held}
+    named = " ".join(term_id.hex() for term_id in term_ids)
+    detail = {"report": number, "term": named, "items": touched, "held": held}
     event = audit.Event(f"person:{flag.expert_id}", "leak.reported", flag.item_id.hex(), detail)
     audit.append(connection, now, event)
     return number
+
+
+def _checked(
+    connection: Connection, keys: KeyRing, flag: flags.NewFlag, terms: Sequence[str]
+) -> _Reported | Refusal:
+    """Finds the reported item; each term must be one that can go, and occur in it."""
+    refused = next((no for term in terms if (no := leaks.check_term(term))), None)
+    if refused is not None:
+        return refused
+    found = _find(connection, keys, flag)
+    if isinstance(found, Refusal):
+        return found
+    spans = _spans(found.row)
+    refusals = (leaks.check_occurs(found.kind, found.content, spans, term) for term in terms)
+    return next((refused for refused in refusals if refused), None) or found
 
 
 def _find(connection: Connection, keys: KeyRing, flag: flags.NewFlag) -> _Reported | Refusal:
@@ -135,7 +209,7 @@ def _find(connection: Connection, keys: KeyRing, flag: flags.NewFlag) -> _Report
     content = keys.unseal(row.campaign_id, items.content_row(row.item_id), row.sealed)
     kind = Kind(row.kind)
     text = content.decode("utf-8", "replace") if kind is Kind.TEXT else ""
-    return _Reported(row, kind, content, shingles_of(text))
+    return _Reported(row, kind, content, shingles_of(text), pieces_of(text))
 
 
 _ROWS = select(
@@ -145,19 +219,33 @@ _ROWS = select(
     item.c.kind,
     item.c.state,
     item.c.mask_spans,
+    item.c.content_sha256,
     item_content.c.sealed,
 ).join(item_content, item_content.c.item_number == item.c.item_number)
 
 
-def _pages(connection: Connection) -> Iterator[list[Any]]:
-    last = 0
-    while True:
-        query = _ROWS.where(item.c.item_number > last, item.c.kind.in_(SEARCHED))
-        page = list(connection.execute(query.order_by(item.c.item_number).limit(PAGE_ROWS)))
-        if not page:
-            return
+def _page(connection: Connection, last: int) -> list[Any]:
+    query = _ROWS.where(item.c.item_number > last, item.c.kind.in_(SEARCHED))
+    return list(connection.execute(query.order_by(item.c.item_number).limit(PAGE_ROWS)))
+
+
+def _pages(connection: Connection, seen: Survey) -> Iterator[list[Any]]:
+    """The rows that a survey named, and all that came after it."""
+    for start in range(0, len(seen.numbers), PAGE_ROWS):
+        some = seen.numbers[start : start + PAGE_ROWS]
+        yield list(connection.execute(_ROWS.where(item.c.item_number.in_(some))))
+    last = seen.last
+    while page := _page(connection, last):
         yield page
         last = page[-1].item_number
+
+
+def _opened(keys: KeyRing, row: Any) -> bytes | None:
+    """Returns the content of a row; None when its campaign was shredded."""
+    try:
+        return keys.unseal(row.campaign_id, items.content_row(row.item_id), row.sealed)
+    except KeyMissing:
+        return None
 
 
 def _spans(row: Any) -> tuple[leaks.Span, ...]:
@@ -165,19 +253,21 @@ def _spans(row: Any) -> tuple[leaks.Span, ...]:
 
 
 def _replace_everywhere(
-    connection: Connection, keys: KeyRing, reported: _Reported, term: str
+    connection: Connection,
+    keys: KeyRing,
+    reported: _Reported,
+    sought: tuple[Sequence[str], Survey],
 ) -> tuple[int, list[int]]:
     """Returns how many items lost the words, and the numbers of open look-alikes."""
-    touched, alike = 0, []
-    for page in _pages(connection):
+    touched, alike, (terms, seen) = 0, [], sought
+    for page in _pages(connection, seen):
         changes = []
         for row in page:
-            try:
-                plain = keys.unseal(row.campaign_id, items.content_row(row.item_id), row.sealed)
-            except KeyMissing:
-                continue  # Its campaign was shredded: there is no content any more.
+            plain = _opened(keys, row)
+            if plain is None:
+                continue
             kind = Kind(row.kind)
-            done = leaks.clean(kind, plain, _spans(row), [term])
+            done = leaks.clean(kind, plain, _spans(row), terms)
             if done is not None:
                 changes.append((row, done))
             if row.state == ItemState.OPEN.value and reported.resembles(kind, plain):
@@ -198,6 +288,7 @@ def _put(connection: Connection, keys: KeyRing, changes: list[tuple[Any, leaks.C
         facts.append((json.dumps(done.spans), digest, row.item_number))
         if done.shifts:
             _move_answers(connection, row.item_number, done.shifts)
+            texts_seen.note_moved(connection, row, digest, done.shifts)
     connection.exec_driver_sql("UPDATE item_content SET sealed = ? WHERE item_number = ?", contents)
     connection.exec_driver_sql(
         "UPDATE item SET mask_spans = ?, content_sha256 = ? WHERE item_number = ?", facts

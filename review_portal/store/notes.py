@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, select
 
 from review_portal.store.database import insert_row
 from review_portal.store.sealing import KeyRing
-from review_portal.store.tables import item, note, person
+from review_portal.store.tables import item, note, note_withdrawn, person
 
 NOTE_LENGTH_MAX = 4000
 
@@ -95,6 +96,20 @@ def put(connection: Connection, keys: KeyRing, place: NotePlace, text: NoteText)
     )
 
 
+def take_back(connection: Connection, annotation: Any) -> None:
+    """Takes the note of a withdrawn answer out of the case notes; it stays in the store, sealed."""
+    written = connection.execute(
+        select(note.c.note_id).where(
+            note.c.item_number == annotation.item_number,
+            note.c.expert_id == annotation.expert_id,
+            note.c.created_at == annotation.created_at,
+            note.c.sort == "note",
+        )
+    ).scalars()
+    for note_id in written.all():
+        connection.execute(note_withdrawn.insert().values(note_id=note_id))
+
+
 def search(
     connection: Connection, keys: KeyRing, campaign_id: bytes, *, words: str = "", limit: int = 100
 ) -> tuple[ReadNote, ...]:
@@ -114,7 +129,10 @@ def _newest_first(connection: Connection, keys: KeyRing, campaign_id: bytes) -> 
         select(note, item.c.item_id, person.c.display_name)
         .join(item, item.c.item_number == note.c.item_number)
         .join(person, person.c.person_id == note.c.expert_id)
-        .where(note.c.campaign_id == campaign_id)
+        .where(
+            note.c.campaign_id == campaign_id,
+            note.c.note_id.not_in(select(note_withdrawn.c.note_id)),
+        )
         .order_by(note.c.note_id.desc())
     )
     for row in rows:

@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from review_portal.core.agreement import (
-    ExpertAgreement,
     PairAgreement,
-    fleiss_kappa,
+    agreement_with_others,
+    fleiss_of_counted,
     pairwise_kappas,
     per_class,
-    per_expert,
 )
-from review_portal.core.agreement_alpha import krippendorff_alpha
-from review_portal.core.agreement_intervals import Estimate
-from review_portal.core.agreement_quality import (
-    Alert,
-    CheckedAnswer,
-    accuracy,
-    accuracy_by_expert,
-    quality_alerts,
-)
-from review_portal.core.agreement_ratings import Rating
+from review_portal.core.agreement_alpha import alpha_of_counted
+from review_portal.core.agreement_intervals import Estimate, wilson
+from review_portal.core.agreement_quality import Alert, quality_alerts
+from review_portal.core.agreement_ratings import Panel, Pattern, units_of
 from review_portal.core.calibration import (
+    BIN_COUNT,
     CalibrationBin,
-    SettledSuggestion,
+    bin_of_sums,
     expected_calibration_error,
-    reliability_bins,
 )
-from review_portal.core.model import Campaign, Purpose
-from review_portal.store.tables import annotation, item, label, person
-
-ROWS_MAX = 200_000
+from review_portal.core.model import Campaign
+from review_portal.core.schema_mapping import Mapping, moved_key
+from review_portal.store import quality_tally as sums
+from review_portal.store.campaigns import mapping_to_current, schema_versions
+from review_portal.store.quality_tally import Tally
+from review_portal.store.tables import item, label, person
 
 
 @dataclass(frozen=True)
@@ -107,176 +101,197 @@ class QualityReport:
     alerts: tuple[Alert, ...]
 
 
-def newest_change(connection: Connection) -> int:
-    """Returns a number that is another one once anything was decided since."""
-    rows = connection.exec_driver_sql(
-        "SELECT coalesce((SELECT max(annotation_id) FROM annotation), 0) "
-        "+ coalesce((SELECT max(label_id) FROM label), 0) "
-        "+ coalesce((SELECT sum(schema_version) FROM campaign), 0)"
-    )
-    return int(rows.scalar_one())
+def report(connection: Connection, campaign: Campaign, tally: Tally | None = None) -> QualityReport:
+    """Measures everything about a campaign.
 
-
-def report(connection: Connection, campaign: Campaign) -> QualityReport:
-    """Measures everything about a campaign, over its newest 200,000 annotations."""
-    names = _names(connection)
-    rows = _standing(connection, campaign.campaign_id)
-    ratings = _ratings(rows, names)
-    gold = _gold(connection, rows, names)
-    repeats = _repeats(rows, names)
-    alpha = krippendorff_alpha(ratings)
-    by_expert = {entry.expert_id: entry for entry in per_expert(ratings)}
-    gold_by, repeat_by = accuracy_by_expert(gold), accuracy_by_expert(repeats)
+    Args:
+        connection: A snapshot.
+        campaign: Of which.
+        tally: Sums up to this snapshot; None counts all rows.
+    """
+    if tally is None:
+        tally = Tally()
+        sums.catch_up(connection, campaign.campaign_id, tally)
+    reading = _Reading(names_of(connection), mappings_of(connection, campaign))
+    panel = reading.panel(tally)
+    units = units_of(panel)
+    alpha = alpha_of_counted(units)
+    gold = reading.matches(_gold(connection, campaign, tally))
+    repeats = reading.matches(list(tally.of(sums.REPEAT)))
+    gold_by, repeat_by = _by_expert(gold), _by_expert(repeats)
     return QualityReport(
         alpha=alpha,
-        fleiss=fleiss_kappa(ratings),
-        pairs=tuple(p for p in pairwise_kappas(ratings) if p.kappa.unit_count),
+        fleiss=fleiss_of_counted(units),
+        pairs=pairwise_kappas(panel),
         classes=tuple(
-            zip(campaign.classes, per_class(ratings, len(campaign.classes)), strict=True)
+            zip(
+                campaign.classes,
+                per_class(panel, len(campaign.classes), reading.members),
+                strict=True,
+            )
         ),
-        experts=_experts(rows, names, by_expert, (gold_by, repeat_by)),
-        gold=accuracy(gold),
-        consistency=accuracy(repeats),
-        calibrations=calibrations(connection, campaign.campaign_id),
+        experts=_experts(tally, reading.names, agreement_with_others(panel), (gold_by, repeat_by)),
+        gold=_overall(gold),
+        consistency=_overall(repeats),
+        calibrations=calibrations(tally),
         alerts=quality_alerts(alpha={campaign.name: alpha}, gold=gold_by, consistency=repeat_by),
     )
 
 
-def _names(connection: Connection) -> dict[int, str]:
+def names_of(connection: Connection) -> dict[int, str]:
+    """Returns user names by number."""
     rows = connection.execute(select(person.c.person_id, person.c.username))
     return {row.person_id: row.username for row in rows}
 
 
-def _standing(connection: Connection, campaign_id: bytes) -> list[Row[Any]]:
-    rows = connection.execute(
-        select(
-            annotation.c.annotation_id,
-            annotation.c.item_number,
-            annotation.c.expert_id,
-            annotation.c.purpose,
-            annotation.c.class_index,
-            annotation.c.answer_key,
-            annotation.c.seconds,
-            annotation.c.withdraws,
-        )
-        .where(annotation.c.campaign_id == campaign_id)
-        .order_by(annotation.c.annotation_id.desc())
-        .limit(ROWS_MAX)
-    ).all()
-    gone = {row.withdraws for row in rows if row.withdraws is not None}
-    return [r for r in reversed(rows) if r.withdraws is None and r.annotation_id not in gone]
+def mappings_of(connection: Connection, campaign: Campaign) -> dict[int, Mapping]:
+    """Returns where the classes of each older label schema are in the present one."""
+    return {
+        entry.version: mapping_to_current(connection, campaign.campaign_id, entry.version)
+        for entry in schema_versions(connection, campaign.campaign_id)
+    }
 
 
-def _ratings(rows: Sequence[Row[Any]], names: dict[int, str]) -> list[Rating]:
-    """The first answer of each expert to each item; repeats and gold are no second opinion."""
-    seen: set[tuple[int, int]] = set()
-    ratings = []
-    for row in rows:
-        place = (row.item_number, row.expert_id)
-        if row.class_index is None or row.purpose not in {"work", "late"} or place in seen:
-            continue
-        seen.add(place)
-        name = names.get(row.expert_id, str(row.expert_id))
-        ratings.append(Rating(str(row.item_number), name, row.class_index))
-    return ratings
+@dataclass
+class _Reading:
+    """Reads answers of any schema version in the classes of the present one.
+
+    Attributes:
+        names: User names by number.
+        mappings: By schema version.
+        members: Classes of each number that stands for a choice of several.
+    """
+
+    names: dict[int, str]
+    mappings: dict[int, Mapping]
+    members: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def said(self, version: int, answer_key: str) -> int | None:
+        """Returns a number for an answer; None when its class went."""
+        key = moved_key(answer_key, self.mappings.get(version))
+        if key is None or "," not in key:
+            return None if key is None else int(key)
+        number = self._numbers.setdefault(key, 1_000_000 + len(self._numbers))
+        self.members[number] = tuple(int(index) for index in key.split(","))
+        return number
+
+    def name(self, expert_id: int) -> str:
+        """Returns the name of an expert."""
+        return self.names.get(expert_id, str(expert_id))
+
+    def panel(self, tally: Tally) -> Panel:
+        """Returns the first answers of all experts to all items."""
+        panel: Counter[Pattern] = Counter()
+        for (given,), count in tally.of(sums.PATTERN):
+            read = ((self.name(e), self.said(version, key)) for e, version, key in given)
+            known = tuple(sorted((name, index) for name, index in read if index is not None))
+            if known:
+                panel[known] += count
+        return panel
+
+    def matches(self, checked: list[tuple[sums.Key, int]]) -> dict[str, tuple[int, int]]:
+        """Returns matches and answers by expert, where both classes are still there.
+
+        Args:
+            checked: (expert, version and key of what was expected, the same of what was given).
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for (expert, *before, version, key), count in checked:
+            expected, given = self.said(*before), self.said(version, key)
+            if expected is not None and given is not None:
+                right, total = found.get(self.name(expert), (0, 0))
+                found[self.name(expert)] = (right + count * (expected == given), total + count)
+        return dict(sorted(found.items()))
 
 
-def _gold(
-    connection: Connection, rows: Sequence[Row[Any]], names: dict[int, str]
-) -> list[CheckedAnswer]:
-    answers = [r for r in rows if r.purpose == Purpose.GOLD.value and r.class_index is not None]
-    if not answers:
-        return []
+def _gold(connection: Connection, campaign: Campaign, tally: Tally) -> list[tuple[sums.Key, int]]:
     known = connection.execute(
-        select(label.c.item_number, label.c.class_index)
+        select(label.c.item_number, label.c.schema_version, label.c.answer_key)
         .join(item, item.c.item_number == label.c.item_number)
-        .where(item.c.is_gold, label.c.superseded_by.is_(None))
+        .where(
+            item.c.campaign_id == campaign.campaign_id,
+            item.c.is_gold == True,  # noqa: E712  as the partial index says it
+            label.c.superseded_by.is_(None),
+            label.c.class_index.is_not(None),
+        )
     )
-    expected = {row.item_number: row.class_index for row in known}
+    expected = {row.item_number: (row.schema_version, row.answer_key) for row in known}
     return [
-        CheckedAnswer(names.get(r.expert_id, ""), expected[r.item_number], r.class_index)
-        for r in answers
-        if expected.get(r.item_number) is not None
+        ((expert, *expected[number], version, key), count)
+        for (number, expert, version, key), count in tally.of(sums.GOLD)
+        if number in expected
     ]
 
 
-def _repeats(rows: Sequence[Row[Any]], names: dict[int, str]) -> list[CheckedAnswer]:
-    first: dict[tuple[int, int], int] = {}
-    for row in rows:
-        if row.purpose == Purpose.WORK.value and row.class_index is not None:
-            first.setdefault((row.item_number, row.expert_id), row.class_index)
-    return [
-        CheckedAnswer(names.get(r.expert_id, ""), first[r.item_number, r.expert_id], r.class_index)
-        for r in rows
-        if r.purpose == Purpose.REPEAT.value
-        and r.class_index is not None
-        and (r.item_number, r.expert_id) in first
-    ]
+def _by_expert(matches: dict[str, tuple[int, int]]) -> dict[str, Estimate]:
+    return {name: wilson(right, total) for name, (right, total) in matches.items()}
+
+
+def _overall(matches: dict[str, tuple[int, int]]) -> Estimate:
+    return wilson(
+        sum(right for right, _ in matches.values()), sum(total for _, total in matches.values())
+    )
 
 
 def _experts(
-    rows: Sequence[Row[Any]],
+    tally: Tally,
     names: dict[int, str],
-    agreements: dict[str, ExpertAgreement],
+    agreements: dict[str, Estimate],
     checked: tuple[dict[str, Estimate], dict[str, Estimate]],
 ) -> tuple[ExpertQuality, ...]:
-    grouped: dict[str, list[Row[Any]]] = {}
-    for row in rows:
-        grouped.setdefault(names.get(row.expert_id, str(row.expert_id)), []).append(row)
+    took: dict[int, list[tuple[float, int]]] = {}
+    for (expert, seconds), count in tally.of(sums.SECONDS):
+        took.setdefault(expert, []).append((seconds, count))
+    abstained = {expert: count for (expert,), count in tally.of(sums.ABSTAINED)}
     found = []
-    for name in sorted(grouped):
-        mine = grouped[name]
-        seconds = sorted(row.seconds for row in mine)
-        stands = agreements.get(name)
+    for (expert,), count in tally.of(sums.DECIDED):
+        name = names.get(expert, str(expert))
         found.append(
             ExpertQuality(
                 name=name,
-                decision_count=len(mine),
-                abstention_count=sum(row.answer_key is None for row in mine),
-                median_seconds=seconds[len(seconds) // 2],
-                agreement=stands.agreement if stands else None,
+                decision_count=count,
+                abstention_count=abstained.get(expert, 0),
+                median_seconds=_median(took[expert]),
+                agreement=agreements.get(name),
                 gold=checked[0].get(name),
                 consistency=checked[1].get(name),
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda entry: entry.name))
 
 
-def calibrations(connection: Connection, campaign_id: bytes) -> tuple[Calibration, ...]:
+def _median(counted: list[tuple[float, int]]) -> float:
+    """The upper median of values with their numbers."""
+    left = sum(count for _, count in counted) // 2
+    for value, count in sorted(counted):
+        left -= count
+        if left < 0:
+            return value
+    return 0.0
+
+
+def calibrations(tally: Tally) -> tuple[Calibration, ...]:
     """Returns how the confidence of each model version stood up to experts, newest first."""
-    rows = connection.execute(
-        select(
-            label.c.model_version,
-            label.c.confidence,
-            label.c.suggestion_index,
-            label.c.class_index,
-        )
-        .where(
-            label.c.campaign_id == campaign_id,
-            label.c.superseded_by.is_(None),
-            label.c.origin == "expert",
-            label.c.suggestion_index.is_not(None),
-            label.c.class_index.is_not(None),
-        )
-        .order_by(label.c.label_id.desc())
-        .limit(ROWS_MAX)
+    counts: dict[int, list[list[int]]] = {}
+    for (version, place, is_right), count in tally.of(sums.SUGGESTED):
+        totals = counts.setdefault(version, [[0, 0] for _ in range(BIN_COUNT)])
+        totals[place][0] += count
+        totals[place][1] += count * is_right
+    sure = dict(tally.of(sums.CONFIDENCE))
+    return tuple(_calibration(v, counts[v], sure) for v in sorted(counts, reverse=True))
+
+
+def _calibration(version: int, totals: list[list[int]], sure: dict[sums.Key, int]) -> Calibration:
+    bins = tuple(
+        bin_of_sums(place, (total, right), sure.get((version, place), 0) / sums.SCALE)
+        for place, (total, right) in enumerate(totals)
     )
-    by_version: dict[int, list[SettledSuggestion]] = {}
-    for row in rows:
-        settled = SettledSuggestion(
-            min(max(row.confidence, 0.0), 1.0), row.suggestion_index == row.class_index
-        )
-        by_version.setdefault(row.model_version, []).append(settled)
-    return tuple(_calibration(v, by_version[v]) for v in sorted(by_version, reverse=True))
-
-
-def _calibration(version: int, settled: list[SettledSuggestion]) -> Calibration:
-    bins = reliability_bins(settled)
-    stood = [CheckedAnswer("", 1, int(entry.is_right)) for entry in settled]
+    count = sum(total for total, _ in totals)
     return Calibration(
         model_version=version,
-        suggestion_count=len(settled),
-        accuracy=accuracy(stood),
+        suggestion_count=count,
+        accuracy=wilson(sum(right for _, right in totals), count),
         error=expected_calibration_error(bins),
         bins=bins,
     )

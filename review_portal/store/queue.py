@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from review_portal.core.leasing import Slot, choose_slots
 from review_portal.core.model import SlotState
-from review_portal.store import audit, checks
+from review_portal.store import audit, checks, present
 from review_portal.store.campaigns import settings_of
 from review_portal.store.sealing import KeyRing
 from review_portal.store.tables import item, item_content, slot
@@ -95,6 +95,8 @@ class QueuedItem:
         mask_spans: (start, end, entity type).
         candidate_id: 16 bytes.
         content_sha256: 32 bytes.
+        priority: Of its slot; lower comes first.
+        schema_version: Label schema under which it came.
     """
 
     item_id: bytes
@@ -115,6 +117,7 @@ class QueuedItem:
     candidate_id: bytes
     content_sha256: bytes
     priority: int = 0
+    schema_version: int = 0
 
 
 def reopen_expired(connection: Connection, now: float) -> int:
@@ -144,6 +147,7 @@ def lease(connection: Connection, request: LeaseRequest) -> tuple[QueuedItem, ..
     if request.renew and held:
         _renew(connection, held)
     queued = _load(connection, (*held, *checked, *fresh))
+    queued = present.queued(connection, queued, request.campaign_id)
     queued = checks.disguised(connection, queued, request.campaign_id)
     known = {entry.lease_id for entry in queued[: len(held)]}
     # Order by priority, then by chance: nothing tells a check from its place.
@@ -247,6 +251,7 @@ def _queued(row: Row[tuple[object, ...]]) -> QueuedItem:
         candidate_id=row.candidate_id,
         content_sha256=row.content_sha256,
         priority=row.priority,
+        schema_version=row.schema_version,
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
-from review_portal.core.model import ItemState, Origin, Purpose, Refusal, Settlement
+from review_portal.core.model import NOTHING, ItemState, Origin, Purpose, Refusal, Settlement
 from review_portal.core.settlement import AllAbstained, Dispute, Settled, Waiting, settle
-from review_portal.store import counters, items, outbox
+from review_portal.store import counters, items, outbox, present
 from review_portal.store.campaigns import settings_of
 from review_portal.store.database import insert_row
 from review_portal.store.tables import annotation, item, label
@@ -42,10 +42,12 @@ class NewLabel:
 def class_of(answer_key: str) -> int | None:
     """Returns the class of an answer; the first one of a multiple choice, None for spans.
 
-    >>> class_of("3"), class_of("1,4"), class_of("0-3:2")
-    (3, 1, None)
+    >>> class_of("3"), class_of("1,4"), class_of("0-3:2"), class_of("none")
+    (3, 1, None, None)
     """
-    return None if ":" in answer_key else int(answer_key.partition(",")[0])
+    if ":" in answer_key or answer_key == NOTHING:
+        return None
+    return int(answer_key.partition(",")[0])
 
 
 # Built once: building a statement costs more than running it.
@@ -76,6 +78,9 @@ def settle_item(
 ) -> str:
     """Applies `core.settlement.settle` to an item and records what it decides.
 
+    Answers of an older label schema count as what the present one calls them; one whose class
+    went counts as "can't tell".
+
     Returns:
         The item's state after it.
     """
@@ -84,7 +89,8 @@ def settle_item(
         a for a in standing_annotations(connection, item_number) if a.purpose == Purpose.WORK.value
     ]
     majority = settings_of(connection, row.campaign_id).majority
-    verdict = settle([a.answer_key for a in answers], row.wanted_count, majority=majority)
+    keys = [present.key_of(connection, a) for a in answers]
+    verdict = settle(keys, row.wanted_count, majority=majority)
     match verdict:
         case Waiting():
             return str(row.state)
@@ -146,7 +152,8 @@ def put_label(
         shared = settings_of(connection, row.campaign_id).share_class_index
         verdict = 0
         if new.origin is Origin.EXPERT and row.suggestion_index is not None:
-            verdict = STOOD if class_index == row.suggestion_index else CORRECTED
+            suggested = present.suggestion_of(connection, row)
+            verdict = STOOD if class_index == suggested else CORRECTED
         outcome = outbox.OutcomeRow(
             row.grant_id,
             row.campaign_id,
@@ -174,12 +181,12 @@ def _insert(
             split=row.split,
             class_index=class_index,
             answer_key=new.answer_key,
-            schema_version=row.schema_version,
+            schema_version=present.version_of(connection, row.campaign_id),
             settlement=new.settlement.value,
             origin=new.origin.value,
             annotation_ids=json.dumps(new.annotation_ids),
             model_version=row.model_version,
-            suggestion_index=row.suggestion_index,
+            suggestion_index=present.suggestion_of(connection, row),
             confidence=row.confidence,
             grant_id=row.grant_id,
             created_at=now,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Integer, cast, func, select
 
 from review_portal.core.model import ItemState, Refusal
-from review_portal.store import audit, counters, items, outbox, site_totals
+from review_portal.store import audit, counters, items, outbox, quality_tally, site_totals
+from review_portal.store.quality_tally import Tally
 from review_portal.store.tables import annotation, item, label
 
 RECENT_DAYS = 14
@@ -103,24 +104,15 @@ def left(connection: Connection, campaign_id: bytes) -> tuple[Left, ...]:
     return tuple(found[state] for state in sorted(found))
 
 
-def work_by_day(connection: Connection, campaign_id: bytes, now: float) -> tuple[DayOfWork, ...]:
-    """Returns the decisions of the last 14 days, oldest first."""
-    day = cast(annotation.c.created_at / SECONDS_PER_DAY, Integer)
-    rows = connection.execute(
-        select(
-            day.label("day"),
-            func.count().label("total"),
-            func.sum(annotation.c.seconds).label("seconds"),
-        )
-        .where(
-            annotation.c.campaign_id == campaign_id,
-            annotation.c.withdraws.is_(None),
-            annotation.c.created_at >= now - RECENT_DAYS * SECONDS_PER_DAY,
-        )
-        .group_by("day")
-        .order_by("day")
+def work_by_day(tally: Tally, now: float) -> tuple[DayOfWork, ...]:
+    """Returns the decisions of the last 14 days that stand, oldest first."""
+    took = dict(tally.of(quality_tally.DAY_MILLISECONDS))
+    days = sorted((day, count) for (day,), count in tally.of(quality_tally.DAY))
+    return tuple(
+        DayOfWork(day, count, took.get((day,), 0) / 1000)
+        for day, count in days
+        if day > now // SECONDS_PER_DAY - RECENT_DAYS
     )
-    return tuple(DayOfWork(int(r.day), r.total, float(r.seconds)) for r in rows)
 
 
 def waiting_seconds(connection: Connection, campaign_id: bytes, now: float) -> float:

@@ -231,6 +231,33 @@ note = Table(
 Index("note_by_campaign", note.c.campaign_id, note.c.note_id)
 Index("note_by_item", note.c.item_number)
 
+# Notes whose answer was taken back.
+note_withdrawn = Table(
+    "note_withdrawn",
+    metadata,
+    Column("note_id", Integer, primary_key=True),
+)
+
+# What was answered to a request that adds something, so that a repeat adds nothing.
+request_seen = Table(
+    "request_seen",
+    metadata,
+    Column("expert_id", Integer, primary_key=True),
+    Column("client_token", String, primary_key=True),
+    Column("answer", Integer, nullable=False),
+)
+
+# How a text moved when words were taken out of it, for answers from pages that show it as it was.
+text_moved = Table(
+    "text_moved",
+    metadata,
+    Column("item_number", Integer, primary_key=True),
+    Column("before_sha256", LargeBinary, primary_key=True),
+    Column("after_sha256", LargeBinary, nullable=False),
+    # (start, end, length of what came) of each replacement, as JSON.
+    Column("shifts", String, nullable=False),
+)
+
 # Rows that wait for the coordinator; written in the transaction of the label they speak of.
 outbox = Table(
     "outbox",
@@ -315,6 +342,16 @@ audit = Table(
     Column("chain_hash", LargeBinary, nullable=False),
 )
 Index("audit_by_action", audit.c.action, audit.c.sequence)
+
+# Sums behind the quality page up to two row numbers, see `store.quality_tally`; a cache.
+quality_tally = Table(
+    "quality_tally",
+    metadata,
+    Column("campaign_id", LargeBinary, primary_key=True),
+    Column("newest_annotation", Integer, nullable=False),
+    Column("newest_label", Integer, nullable=False),
+    Column("packed", LargeBinary, nullable=False),
+)
 
 # Words that got through masking. The words are sealed under a key of the site's own.
 leak_term = Table(

@@ -14,13 +14,13 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.inter_rater import fleiss_kappa as fleiss_reference
 
 from review_portal.core.agreement import (
+    agreement_with_others,
     cohen_kappa,
     fleiss_kappa,
     fleiss_of_units,
     kappa_of_table,
     pairwise_kappas,
     per_class,
-    per_expert,
 )
 from review_portal.core.agreement_alpha import alpha_of_units, krippendorff_alpha
 from review_portal.core.agreement_intervals import (
@@ -29,7 +29,7 @@ from review_portal.core.agreement_intervals import (
     symmetric,
     wilson,
 )
-from review_portal.core.agreement_ratings import Rating, RatingsInvalid, by_item
+from review_portal.core.agreement_ratings import Rating, RatingsInvalid, by_item, panel_of
 
 KRIPPENDORFF_C = [
     {1: 3}, {2: 3, 3: 1}, {3: 4}, {3: 4}, {2: 4}, {1: 1, 2: 1, 3: 1, 4: 1}, {4: 4},
@@ -237,13 +237,13 @@ def test_a_second_rating_of_the_same_item_by_the_same_expert_is_refused():
 def test_pairs_that_always_disagree_do_not_look_like_agreement():
     ratings = ratings_of([[0, 1, 0, 1], [1, 0, 1, 0]])
     assert krippendorff_alpha(ratings).value < 0
-    assert pairwise_kappas(ratings)[0].kappa.value == pytest.approx(-1.0)
-    assert pairwise_kappas(ratings)[0].agreement_ratio == 0.0
+    assert pairwise_kappas(panel_of(ratings))[0].kappa.value == pytest.approx(-1.0)
+    assert pairwise_kappas(panel_of(ratings))[0].agreement_ratio == 0.0
 
 
 def test_the_view_per_class_finds_the_two_classes_that_experts_mix_up():
     ratings = ratings_of([[0] * 20 + [1] * 10 + [2] * 10, [0] * 20 + [2] * 10 + [1] * 10])
-    clear, mixed, other = per_class(ratings, 3)
+    clear, mixed, other = per_class(panel_of(ratings), 3)
     assert clear.value == pytest.approx(1.0)
     assert mixed.value < 0
     assert other.value < 0
@@ -253,11 +253,9 @@ def test_the_view_per_expert_finds_the_one_who_differs():
     chance = random.Random(4)
     truth = [chance.randrange(3) for _ in range(60)]
     guesses = [chance.randrange(3) for _ in truth]
-    views = per_expert(ratings_of([truth, truth, guesses]))
-    assert [view.rating_count for view in views] == [60, 60, 60]
-    assert views[2].agreement.value < 0.5 < views[0].agreement.value
-    assert views[2].alpha_without.value == pytest.approx(1.0)
-    assert views[0].alpha_without.value < 0.3
+    views = agreement_with_others(panel_of(ratings_of([truth, truth, guesses])))
+    assert [view.unit_count for view in views.values()] == [60, 60, 60]
+    assert views["expert-2"].value < 0.5 < views["expert-0"].value
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 9, 30, 137, 400, 401, 2000, 10**6])

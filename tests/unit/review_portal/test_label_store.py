@@ -33,10 +33,11 @@ def lease(bench, expert_id: int, count: int = 20, *, seconds: float = 600):
     return bench.store.database.write(lambda c: queue.lease(c, request))
 
 
-def decide(bench, expert_id: int, item_id: bytes, class_index: int | None = 0, **changes):
+def decide(bench, expert_id: int, item_id: bytes, class_index: int | Answer | None = 0, **changes):
     fields = {"seconds": 2.0, "client_token": fresh_token(), **changes}
     held_before = fields.pop("held_before", False)
-    decision = Decision(item_id, Answer(class_index), **fields)
+    answer = class_index if isinstance(class_index, Answer) else Answer(class_index)
+    decision = Decision(item_id, answer, **fields)
     desk = annotations.Desk(
         expert_id, bench.clock(), bench.store.keys, 10.0, held_before=held_before
     )

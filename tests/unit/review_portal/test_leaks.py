@@ -42,7 +42,7 @@ def plain_item(number: int, text: str, **changes):
 def report(bench, expert_id: int, item_id: bytes, words: str, note: str = ""):
     flag = flags.NewFlag(item_id, expert_id, "personal_information", note)
     return bench.store.database.write(
-        lambda c: leaks.report(c, bench.store.keys, flag, words, bench.clock())
+        lambda c: leaks.report(c, bench.store.keys, flag, words, leaks.Moment(bench.clock()))
     )
 
 

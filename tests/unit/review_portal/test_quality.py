@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from portal_bench import CAMPAIGN_ID, fresh_token, new_item
+from portal_bench import CAMPAIGN_ID, Bench, Clock, fresh_token, new_campaign, new_item
 from sqlalchemy import select
 from test_label_store import decide, examples, labels, lease, outcomes, undo
 
+from model_bundle.label_schema import LabelSchema
 from review_portal.core.calibration import SettledSuggestion, reliability_bins
 from review_portal.core.checks import CheckRecord, CheckShares, disguise, plan_checks
 from review_portal.core.confidence import calibrated
 from review_portal.core.model import Answer, Decision, NewItem, Role
 from review_portal.hints import Hints
+from review_portal.label_store import LabelStore
 from review_portal.quality_reports import QualityReports
 from review_portal.store import (
     adjudicating,
@@ -27,6 +31,7 @@ from review_portal.store import (
     site_totals,
     site_view,
 )  # fmt: skip
+from review_portal.store.campaigns import NewCampaign
 from review_portal.store.tables import item, slot
 
 
@@ -240,7 +245,7 @@ def test_shown_confidence_follows_what_happened_here(bench) -> None:
     for entry in made:
         decide(bench, 1, entry.item_id, 1)
     campaign = bench.store.campaign("tickets")
-    hints = Hints(bench.store, bench.clock)
+    hints = Hints(bench.store, bench.clock, QualityReports(bench.store.database))
     hints._learned[CAMPAIGN_ID] = hints.learn(campaign)
     assert hints.confidence(campaign, 1, 0.7) < 0.3
     assert hints.confidence(campaign, 2, 0.7) == 0.7
@@ -254,7 +259,7 @@ def test_typical_words_come_from_the_labels_of_this_site(bench) -> None:
     for place, entry in enumerate(made):
         decide(bench, 1, entry.item_id, place % 2)
     campaign = bench.store.campaign("tickets")
-    hints = Hints(bench.store, bench.clock)
+    hints = Hints(bench.store, bench.clock, QualityReports(bench.store.database))
     text = "is my card lost?"
     hints._learned[CAMPAIGN_ID] = hints.learn(campaign)
     assert [text[s:e] for s, e in hints.evidence(campaign, text, 0)] == ["card", "lost"]
@@ -348,13 +353,112 @@ def test_totals_that_grow_with_each_event_are_those_of_the_rows(bench) -> None:
     assert grown[2] == 3
 
 
-def test_quality_is_worked_out_at_most_once_a_minute(bench, clock) -> None:
+@contextmanager
+def closing_bench(folder) -> Iterator[Bench]:
+    with LabelStore.open(folder) as store:
+        yield Bench(store, Clock())
+
+
+def newer_schema(classes: tuple[str, ...]) -> NewCampaign:
+    return new_campaign(schema=LabelSchema(classes, version=2))
+
+
+def item_states(bench):
+    return bench.store.database.read(lambda c: c.execute(select(item)).all())
+
+
+def quality_of(bench) -> quality.QualityReport:
     campaign = bench.store.campaign("tickets")
-    reports = QualityReports(bench.store.database, clock)
+    return bench.store.database.read(lambda c: quality.report(c, campaign))
+
+
+def test_a_quality_report_is_of_now_and_made_once_for_each_change(bench) -> None:
+    campaign = bench.store.campaign("tickets")
+    reports = QualityReports(bench.store.database)
     first = reports.of(campaign)
+    assert reports.of(campaign) is first
     made = bench.fill(1)[0]
     lease(bench, 1)
     decide(bench, 1, made.item_id, 0)
-    assert reports.of(campaign) is first
-    clock.now += 61
     assert [entry.decision_count for entry in reports.of(campaign).experts] == [1]
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5), st.integers(-2, 2)), max_size=25))
+@settings(max_examples=25, deadline=None)
+def test_sums_that_grow_with_each_decision_are_those_of_all_rows(tmp_path_factory, steps) -> None:
+    with closing_bench(tmp_path_factory.mktemp("sums")) as bench:
+        campaign = bench.store.campaign("tickets")
+        bench.set(double_ratio=1.0)
+        made = bench.fill(6)
+        for expert in (1, 2, 3):
+            lease(bench, expert)
+        reports = QualityReports(bench.store.database)
+        for place, (expert, number, answer) in enumerate(steps):
+            if answer == -2:
+                undo(bench, expert)
+            else:
+                decide(bench, expert, made[number].item_id, None if answer < 0 else answer)
+            if place % 3 == 0:
+                reports.of(campaign)
+            if place == 10:
+                keep_sums(bench, reports)
+        assert reports.of(campaign) == quality_of(bench)
+        reopened = QualityReports(bench.store.database)
+        assert reopened.of(campaign) == quality_of(bench)
+
+
+def keep_sums(bench, reports: QualityReports) -> None:
+    for known in reports._known.values():
+        known.kept_at = -(10**9)
+    reports.keep_up()
+
+
+def test_agreement_and_checks_follow_a_class_into_a_newer_schema(bench) -> None:
+    bench.set(double_ratio=1.0)
+    made = bench.fill(12)
+    for expert in (1, 2):
+        lease(bench, expert)
+    for place, entry in enumerate(made):
+        decide(bench, 1, entry.item_id, place % 2)
+    # The newer schema turns the order of the classes round; the second expert answers under it.
+    classes = bench.store.campaign("tickets").classes
+    bench.store.put_campaign(newer_schema(tuple(reversed(classes))), bench.clock())
+    last = len(classes) - 1
+    for place, entry in enumerate(made):
+        decide(bench, 2, entry.item_id, last - place % 2)
+    found = quality_of(bench)
+    assert found.alpha.value == 1.0
+    assert [label.class_index for label in examples(bench)] == [last - n % 2 for n in range(12)]
+    assert {row.state for row in item_states(bench)} == {"LABELED"}
+
+
+def test_answers_of_a_class_that_went_are_left_out_of_agreement(bench) -> None:
+    bench.set(double_ratio=1.0)
+    made = bench.fill(4)
+    for expert in (1, 2):
+        lease(bench, expert)
+        for place, entry in enumerate(made):
+            decide(bench, expert, entry.item_id, place % 2)
+    classes = bench.store.campaign("tickets").classes
+    bench.store.put_campaign(newer_schema(classes[1:]), bench.clock())
+    found = quality_of(bench)
+    assert found.alpha.unit_count == 2
+    assert [entry.decision_count for entry in found.experts] == [4, 4]
+
+
+def test_a_choice_of_several_agrees_only_where_all_of_it_does(bench) -> None:
+    bench.set(double_ratio=1.0, answer_mode="multi")
+    made = bench.fill(4)
+    for expert, choices in (
+        (1, ((0, 1), (0, 2), (1, 2), (0,))),
+        (2, ((0, 1), (0, 1), (1, 2), (0,))),
+    ):
+        lease(bench, expert)
+        for entry, chosen in zip(made, choices, strict=True):
+            answer = Answer(chosen[0], chosen if len(chosen) > 1 else ())
+            decide(bench, expert, entry.item_id, answer)
+    found = quality_of(bench)
+    assert found.pairs[0].agreement_ratio == 0.75
+    by_class = dict(found.classes)
+    first, *_ = bench.store.campaign("tickets").classes
+    assert by_class[first].value == 1.0
