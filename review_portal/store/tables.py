@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Counts up with every change below; kept in `PRAGMA user_version`."""
 
 metadata = MetaData()
