@@ -10,7 +10,7 @@ import numpy as np
 
 from coordinator.core.allocation.histograms import histogram_policy
 from coordinator.core.allocation.policy import Budget, Policy
-from coordinator.core.allocation.pool import Progress
+from coordinator.core.allocation.pool import Pool, Progress
 from coordinator.core.allocation.result import Allocation, digest_inputs
 from coordinator.core.allocation.seam import allocate
 from coordinator.core.campaign import Campaign
@@ -34,21 +34,31 @@ class Decided:
     record: AllocationRecord
 
 
-def policy_of(campaign: Campaign) -> Policy:
+def policy_of(campaign: Campaign, pool: Pool) -> Policy:
     """Returns the allocator's policy for a campaign.
 
     Histograms name no samples, so nothing can be drawn by chance or be asked twice in them.
     """
+    policy = replace(Policy(), share_cap_multiple=_cap_multiple(campaign, pool))
     if campaign.egress == "histogram":
-        cap = campaign.site_share_cap * len(campaign.sites)
-        return histogram_policy(
-            Policy(explore_ratio=0.0, overlap_ratio=0.0, share_cap_multiple=cap)
-        )
-    return Policy(
+        return histogram_policy(replace(policy, explore_ratio=0.0, overlap_ratio=0.0))
+    return replace(
+        policy,
         explore_ratio=campaign.explore_ratio,
         overlap_ratio=campaign.overlap_ratio if campaign.overlap_count > 1 else 0.0,
-        share_cap_multiple=campaign.site_share_cap * len(campaign.sites),
     )
+
+
+def _cap_multiple(campaign: Campaign, pool: Pool) -> float:
+    """Equal shares of a cycle that one site may take.
+
+    A campaign that sets no cap gets the policy's own, in shares among the sites that offer
+    anything: sites that are away shall not leave a cycle's budget unspent.
+    """
+    if campaign.site_share_cap < 1.0:
+        return campaign.site_share_cap * len(campaign.sites)
+    present = np.count_nonzero(np.bincount(pool.site_index, minlength=1))
+    return Policy().share_cap_multiple * len(campaign.sites) / max(1, int(present))
 
 
 def budget_of(office: Office, campaign: Campaign, campaign_id: bytes, labels: int) -> Budget:
@@ -82,7 +92,7 @@ def decide_allocation(
     progress = replace(offer.pool.progress, site_trust=trust)
     offer = replace(offer, pool=replace(offer.pool, progress=progress))
     budget = budget_of(office, campaign, campaign_id, labels)
-    policy = policy_of(campaign)
+    policy = policy_of(campaign, offer.pool)
     seed = office.entropy(SEED_BYTES)
     made = allocate(offer.pool, budget, policy, _generator(seed))
     record = AllocationRecord(
@@ -144,7 +154,7 @@ def replay_allocation(office: Office, campaign: Campaign, record: AllocationReco
     progress, budget = _read_inputs(record)
     grants = before.grants(record.campaign_id)
     offer = assemble(office.store, campaign, segments, grants=grants, progress=progress)
-    policy = policy_of(campaign)
+    policy = policy_of(campaign, offer.pool)
     if digest_inputs(offer.pool, budget, policy) != record.inputs_digest:
         return f"cycle {record.cycle}: the logged inputs differ from the stored ones"
     made = allocate(offer.pool, budget, policy, _generator(record.seed))

@@ -43,7 +43,8 @@ class Campaign:
         cycles: Training cycles after which the campaign is complete.
         min_new_labels: Fewer new labels than this start no training.
         explore_ratio: Share of a cycle's budget drawn by chance, 0 to 1.
-        site_share_cap: Share of the budget that one site may take, above 0 to 1.
+        site_share_cap: Share of the budget, and of each cycle's, that one site may take, above 0
+            to 1; at 1 a site may take twice an equal share of a cycle.
         class_floor_labels: Labels that every class should have in all, 0 for no floor.
         overlap_count: Experts who may be asked about one item, 1 to 5.
         overlap_ratio: Share of a cycle's budget for second questions when overlap_count > 1.

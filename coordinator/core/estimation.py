@@ -24,6 +24,8 @@ from coordinator.core.allocation.result import ExploreFrame
 
 Reals = NDArray[np.float64]
 _GRID = 801
+_LARGEST_STAKE = 0.75
+"""Share of the capital that one bet may lose; below 1 it stays positive, whatever comes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,12 +149,14 @@ def confidence_sequence(
     scaled = (values - lowest) / span
     bets = _bets(scaled, error_rate)
     grid = np.linspace(0.0, 1.0, _GRID)
+    most_up = _LARGEST_STAKE / np.maximum(grid, 1e-9)
+    most_down = _LARGEST_STAKE / np.maximum(1.0 - grid, 1e-9)
     up, down = np.zeros(_GRID), np.zeros(_GRID)
     alive = np.ones(_GRID, dtype=np.bool_)
     low, high = np.empty(len(values)), np.empty(len(values))
     for step, (value, bet) in enumerate(zip(scaled.tolist(), bets.tolist(), strict=True)):
-        up += np.log1p(np.minimum(bet, 0.5 / np.maximum(grid, 1e-9)) * (value - grid))
-        down += np.log1p(-np.minimum(bet, 0.5 / np.maximum(1.0 - grid, 1e-9)) * (value - grid))
+        up += np.log1p(np.minimum(bet, most_up) * (value - grid))
+        down += np.log1p(-np.minimum(bet, most_down) * (value - grid))
         alive &= np.maximum(up, down) < np.log(2.0 / error_rate)
         places = np.flatnonzero(alive)
         # One grid step of slack on either side, because the truth may lie between two points.

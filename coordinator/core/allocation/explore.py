@@ -1,9 +1,18 @@
-"""The explore share: a few labels drawn by chance, with known inclusion probabilities.
+"""The explore share: labels drawn by chance, with known inclusion probabilities.
 
 Useful picks say nothing about live accuracy, because they were picked for being hard. Explore
-picks do: per site a fixed number of candidates is drawn without replacement, blind to the scores.
-A nearly constant probability gives the narrowest intervals in practice; the predicted confidence
-enters as control variate in :mod:`coordinator.core.estimation`, not as propensity.
+picks do, whatever their probabilities are, as long as these are known before any label exists.
+One part of each site's draw is blind to the scores. The other part follows the predicted spread of
+the error, which is largest where the model is unsure: the best draw for a difference estimator,
+and labels that teach. The blind part bounds every weight, so a model that is wrongly sure of itself
+cannot spoil the estimate.
+
+Candidates of a site that were sent with the same top probability form a stratum. All of a stratum
+have the same probability, and counts are rounded systematically along the strata.
+
+Sources: Neyman, "On the two different aspects of the representative method", 1934 (draw by
+spread); Zrnic and Candès, "Active statistical inference", 2024, and Kossen et al., "Active
+testing", 2021 (predicted spread as propensity, mixed with a uniform part).
 """
 
 from __future__ import annotations
@@ -16,6 +25,8 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.chance import keyed_numbers
 from coordinator.core.allocation.pool import SCORE_LEVELS, Pool
 from coordinator.core.allocation.result import ExploreFrame
+
+LEVELS = SCORE_LEVELS + 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +45,12 @@ class ExploreDraw:
 
 
 def draw_explore(
-    pool: Pool, *, label_target: float, site_limits: NDArray[np.int64], key: NDArray[np.uint64]
+    pool: Pool,
+    *,
+    label_target: float,
+    site_limits: NDArray[np.int64],
+    key: NDArray[np.uint64],
+    doubt_share: float = 0.0,
 ) -> ExploreDraw:
     """Draws about ``label_target`` candidates, from every site that has any.
 
@@ -43,15 +59,21 @@ def draw_explore(
         label_target: expected number of labels, at least 0.
         site_limits: int64[sites], most labels that each site may get by this draw.
         key: the chance key of the allocation.
+        doubt_share: part of each site's draw that follows the predicted spread of the error, 0 to
+            below 1; the rest is uniform.
     """
-    sizes = np.bincount(pool.site_index, minlength=pool.site_count).astype(np.int64)
+    strata = pool.site_index.astype(np.int32) * LEVELS + pool.top_probabilities
+    counts = np.bincount(strata, minlength=pool.site_count * LEVELS).astype(np.int64)
+    counts = counts.reshape(-1, LEVELS)
+    sizes = counts.sum(axis=1)
     targets = site_targets(sizes, label_target=label_target, limits=np.minimum(sizes, site_limits))
-    counts = _round_systematically(targets, key)
-    rows = _lowest_per_site(pool, counts, key)
-    probability = np.divide(targets, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
+    expected = stratum_targets(counts, targets, doubt_share=doubt_share)
+    drawn = _round_systematically(expected.ravel(), key)
+    rows = _lowest_per_stratum(pool, strata, drawn, key)
+    probability = np.divide(expected, counts, out=np.zeros(counts.shape), where=counts > 0)
     return ExploreDraw(
         rows=rows,
-        inclusion_probabilities=probability[pool.site_index[rows]],
+        inclusion_probabilities=np.minimum(probability.ravel()[strata[rows]], 1.0),
         frame=explore_frame(pool, targets),
     )
 
@@ -77,17 +99,54 @@ def site_targets(
     [3.0, 3.0]
     """
     shares = np.sqrt(sizes.astype(np.float64))
-    limit = limits.astype(np.float64)
-    targets = np.zeros(len(sizes))
-    active = limit > 0
-    left = min(label_target, float(limit.sum()))
+    return _in_proportion(shares, total=label_target, limits=limits.astype(np.float64))
+
+
+def stratum_targets(
+    counts: NDArray[np.int64], targets: NDArray[np.float64], *, doubt_share: float
+) -> NDArray[np.float64]:
+    """float64[sites, levels]: expected labels by site and level of the top probability.
+
+    The error of a prediction that is right with probability f spreads by sqrt(f (1 - f)).
+
+    Args:
+        counts: int64[sites, levels], candidates.
+        targets: float64[sites], expected labels, at most a site's candidates.
+        doubt_share: part that follows the spread.
+
+    >>> counts = np.zeros((1, 64), np.int64)
+    >>> counts[0, 32], counts[0, 63] = 10, 90
+    >>> blind, keen = (stratum_targets(counts, np.array([5.0]), doubt_share=d) for d in (0, 0.5))
+    >>> blind[0, [32, 63]].tolist(), keen[0, [32, 63]].tolist()
+    ([0.5, 4.5], [2.75, 2.25])
+    """
+    levels = np.arange(LEVELS) / SCORE_LEVELS
+    spread = np.sqrt(levels * (1.0 - levels))
+    sizes = counts.sum(axis=1)
+    mean = counts @ spread / np.maximum(sizes, 1)
+    result = np.zeros(counts.shape)
+    for site in np.flatnonzero(targets > 0).tolist():
+        tilt = np.ones(LEVELS) if mean[site] <= 0 else spread / mean[site]
+        shares = counts[site] * (1.0 - doubt_share + doubt_share * tilt)
+        limits = counts[site].astype(np.float64)
+        result[site] = _in_proportion(shares, total=float(targets[site]), limits=limits)
+    return result
+
+
+def _in_proportion(
+    shares: NDArray[np.float64], *, total: float, limits: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The total dealt out in proportion to the shares; what passes a limit goes to the others."""
+    dealt = np.zeros(len(shares))
+    active = (limits > 0) & (shares > 0)
+    most = min(total, float(limits[active].sum()))
+    left = most
     while left > 1e-12 and active.any():
         step = np.where(active, shares, 0.0)
-        proposal = targets + step * (left / step.sum())
-        targets = np.minimum(proposal, limit)
-        active &= targets < limit
-        left = min(label_target, float(limit.sum())) - float(targets.sum())
-    return targets
+        dealt = np.minimum(dealt + step * (left / step.sum()), limits)
+        active &= dealt < limits
+        left = most - float(dealt.sum())
+    return dealt
 
 
 def explore_frame(pool: Pool, targets: NDArray[np.float64]) -> ExploreFrame:
@@ -114,25 +173,27 @@ def _round_systematically(
     return np.diff(edges).astype(np.int64)
 
 
-def _lowest_per_site(
-    pool: Pool, counts: NDArray[np.int64], key: NDArray[np.uint64]
+def _lowest_per_stratum(
+    pool: Pool,
+    strata: NDArray[np.int32],
+    counts: NDArray[np.int64],
+    key: NDArray[np.uint64],
 ) -> NDArray[np.int64]:
-    """The ``counts[s]`` rows of each site with the lowest keyed number: a simple random sample."""
+    """The ``counts[g]`` rows of each stratum with the lowest keyed number, in order of strata."""
     total = int(counts.sum())
     if not total:
         return np.zeros(0, dtype=np.int64)
-    numbers = keyed_numbers(pool.candidate_ids, key, purpose="explore")
-    sizes = np.bincount(pool.site_index, minlength=pool.site_count)
-    ratio = np.divide(counts, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
-    # A row beyond three times its site's share plus a few is never among the lowest ones; where
-    # chance says otherwise the site is looked at whole.
-    cut = np.minimum(ratio * 3.0 + 40.0 / np.maximum(sizes, 1), 1.0)
-    near = np.flatnonzero(numbers <= (cut * (2.0**64 - 2048)).astype(np.uint64)[pool.site_index])
-    short = np.bincount(pool.site_index[near], minlength=pool.site_count) < counts
-    if short.any():
-        near = np.flatnonzero(np.isin(pool.site_index, np.flatnonzero(counts > 0)))
-    order = near[np.lexsort((numbers[near], pool.site_index[near]))]
-    sites = pool.site_index[order]
-    starts = np.searchsorted(sites, np.arange(pool.site_count))
-    rank = np.arange(len(order)) - starts[sites]
-    return np.asarray(order[rank < counts[sites]], dtype=np.int64)
+    wanted = (counts > 0)[strata]
+    near = np.flatnonzero(wanted) if not wanted.all() else np.arange(len(pool))
+    numbers = keyed_numbers(pool.candidate_ids[near], key, purpose="explore")
+    sizes = np.bincount(strata[near], minlength=len(counts))
+    # A row beyond three times its stratum's share plus a few is never among the lowest ones; where
+    # chance says otherwise all are looked at.
+    cut = np.minimum((counts * 3.0 + 40.0) / np.maximum(sizes, 1), 1.0)
+    low = numbers <= (cut * (2.0**64 - 2048)).astype(np.uint64)[strata[near]]
+    if (np.bincount(strata[near[low]], minlength=len(counts)) >= counts).all():
+        near, numbers = near[low], numbers[low]
+    order = near[np.lexsort((numbers, strata[near]))]
+    groups = strata[order]
+    rank = np.arange(len(order)) - np.searchsorted(groups, np.arange(len(counts)))[groups]
+    return np.asarray(order[rank < counts[groups]], dtype=np.int64)

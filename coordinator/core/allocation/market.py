@@ -112,7 +112,7 @@ class Market:
             bars: float64[sites], gain per cost unit that is no longer bought.
         """
         linear, terms = objective
-        if len(known) == len(self.pool):
+        if len(known) + len(self.drawn) == len(self.pool):
             return np.zeros(0, dtype=np.int64)
         steepest = linear + sum(
             float((term.family.factor * term.family.slope(mass)).max())
@@ -129,7 +129,7 @@ class Market:
         rows = rows[
             worth > (lowest if (bars == lowest).all() else bars[self.pool.site_index[rows]])
         ]
-        return rows[~_in_sorted(rows, known)]
+        return rows[~_in_sorted(rows, known) & ~_in_sorted(rows, self.drawn)]
 
     @cached_property
     def _mixed(self) -> bool:

@@ -89,6 +89,7 @@ class Switches:
     overlap: bool = True
     phases: bool = True
     explore: bool = True
+    doubt: bool = True
     floors: bool = True
     costs: bool = True
     trust: bool = True
@@ -109,6 +110,8 @@ class Policy:
         class_weight: weight of class balance.
         site_weight: weight of the term that lets no site starve.
         explore_ratio: share of the budget drawn by chance to measure live accuracy, 0 to 1.
+        explore_doubt: part of that draw that prefers unsure candidates, 0 to below 1; the rest is
+            blind to the scores.
         overlap_ratio: share of the picks that a second expert labels too, 0 to 1.
         share_cap_multiple: a site may take this many times an equal share of the budget.
         cold_labels_per_class: below so many labels a class on average the phase is cold.
@@ -131,6 +134,7 @@ class Policy:
     class_weight: float = 2.0
     site_weight: float = 0.02
     explore_ratio: float = 0.1
+    explore_doubt: float = 0.5
     overlap_ratio: float = 0.0
     share_cap_multiple: float = 2.0
     cold_labels_per_class: float = 2.0
@@ -166,6 +170,8 @@ def check_policy(policy: Policy) -> None:
     for name in shares:
         if not 0.0 <= getattr(policy, name) <= 1.0:
             raise AllocationError(f"{name} must lie between 0 and 1")
+    if not 0.0 <= policy.explore_doubt < 1.0:
+        raise AllocationError("explore_doubt must lie between 0 and below 1")
     if policy.cell_weight + policy.pair_weight > 1.0:
         raise AllocationError("cell_weight and pair_weight must not exceed 1 together")
     for name in ("class_weight", "site_weight", "cold_labels_per_class", "hot_calibration_error"):

@@ -80,7 +80,11 @@ def explore(setting: Setting) -> ExploreDraw:
     mean_cost = int((counts * costs).sum()) / len(pool)
     target = min(ratio * limits.cost_limit / mean_cost, limits.cost_limit // int(dearest.max()))
     return draw_explore(
-        pool, label_target=float(int(target)), site_limits=affordable, key=setting.key
+        pool,
+        label_target=float(int(target)),
+        site_limits=affordable,
+        key=setting.key,
+        doubt_share=setting.policy.explore_doubt if setting.policy.switches.doubt else 0.0,
     )
 
 

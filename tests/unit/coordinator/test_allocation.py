@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.allocations import policy_of
 from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.errors import AllocationError
 from coordinator.core.allocation.policy import Phase, Policy, Reason, Switches
@@ -18,6 +19,7 @@ from coordinator.core.allocation.result import digest_inputs
 from coordinator.core.allocation.seam import allocate
 from coordinator.core.allocation.setting import explore, make_setting
 from coordinator.core.allocation.utility import novelty_share, utilities
+from coordinator.core.campaign import Campaign
 
 _spec = importlib.util.spec_from_file_location(
     "allocation_pools", Path(__file__).with_name("allocation_pools.py")
@@ -108,6 +110,24 @@ def test_a_candidate_is_explored_as_often_as_its_logged_probability_says():
     assert np.abs(hits / 2000 - logged).max() < 0.045
 
 
+def test_unsure_candidates_are_explored_more_often_and_sure_ones_never_hardly():
+    pool = make_pool(3000, cost_bands=np.zeros(3000, np.uint8))
+    levels = np.where(np.arange(3000) % 10 == 0, 33, 63).astype(np.uint8)
+    pool = replace(pool, top_probabilities=levels)
+    policy = Policy(explore_ratio=0.5)
+    setting = make_setting(pool, make_budget(pool, 200), policy, draw_key(np.random.default_rng(0)))
+    draw = explore(setting)
+    blind = draw.frame.targets / draw.frame.counts.sum(axis=1)
+    ratio = draw.inclusion_probabilities / blind[pool.site_index[draw.rows]]
+    unsure = levels[draw.rows] == 33
+    assert len(draw.rows) == 100
+    assert ratio[unsure].min() > 2.0
+    assert ratio[~unsure].min() >= 1.0 - policy.explore_doubt - 1e-9
+    wished = replace(policy, switches=Switches(doubt=False))
+    even = explore(replace(setting, policy=wished))
+    assert even.inclusion_probabilities == pytest.approx(blind[pool.site_index[even.rows]])
+
+
 def test_every_site_with_candidates_is_explored_when_the_share_allows():
     pool = make_pool(4000, sites=4, cost_bands=np.zeros(4000, np.uint8))
     result = run(pool, make_budget(pool, 200))
@@ -163,6 +183,24 @@ def test_one_confusion_does_not_take_the_whole_cycle():
     mixed = run(pool, make_budget(pool, 40), policy)
     greedy = run(pool, make_budget(pool, 40), replace(policy, switches=replace(off, pairs=False)))
     assert (guess[greedy.rows] == 1).sum() < 5 < 10 < (guess[mixed.rows] == 1).sum()
+
+
+def test_a_campaign_that_sets_no_cap_gives_no_site_more_than_twice_an_equal_share():
+    campaign = Campaign(
+        name="caps",
+        kind="record",
+        classes=("a", "b"),
+        sites=tuple(f"s{i}" for i in range(20)),
+        budget_labels=1000,
+        cycle_budget_labels=100,
+        cycles=10,
+    )
+    pool = make_pool(2000, sites=20)
+    assert policy_of(campaign, pool).share_cap_multiple == pytest.approx(2.0)
+    half = replace(pool, site_index=pool.site_index // 2)
+    assert policy_of(campaign, half).share_cap_multiple == pytest.approx(4.0)
+    capped = replace(campaign, site_share_cap=0.05)
+    assert policy_of(capped, half).share_cap_multiple == pytest.approx(1.0)
 
 
 def test_a_site_without_experts_gets_nothing():

@@ -195,6 +195,14 @@ def test_equal_scores_everywhere_are_no_special_case():
     assert certify(pool, budget, policy, result).ratio >= 0.98
 
 
+def test_an_explored_candidate_is_not_looked_for_again_by_the_optimal_engine():
+    pool = make_pool(300, cost_bands=np.zeros(300, np.uint8))
+    off = Switches(cells=False, pairs=False, novelty=False, classes=False, share_cap=False)
+    result = run(pool, make_budget(pool, 60), Policy(switches=off))
+    assert (result.reasons == Reason.EXPLORE).sum() == 6
+    assert len(set(result.rows.tolist())) == 60
+
+
 def test_a_liar_gets_no_more_than_the_share_cap_and_less_once_its_trust_is_gone():
     pool = make_pool(4000, sites=20, cost_bands=np.zeros(4000, np.uint8))
     pool = replace(pool, margins=np.where(pool.site_index == 7, 63, 30).astype(np.uint8))

@@ -1,6 +1,10 @@
 """The live accuracy estimate is unbiased and its interval keeps its promise."""
 
 import doctest
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,17 +12,27 @@ import pytest
 from coordinator import advice
 from coordinator.advice import stop_advice
 from coordinator.core import estimation, stopping, trust
-from coordinator.core.allocation.explore import site_targets
-from coordinator.core.allocation.result import ExploreFrame
+from coordinator.core.allocation.chance import draw_key
+from coordinator.core.allocation.explore import draw_explore
+from coordinator.core.allocation.policy import Policy
+from coordinator.core.allocation.pool import SCORE_LEVELS
 from coordinator.core.estimation import ExploreLabels, confidence_sequence, report_accuracy
 from coordinator.core.stopping import CycleRecord, StopRule, advise
 from coordinator.core.trust import site_trust
 
+_spec = importlib.util.spec_from_file_location(
+    "allocation_pools", Path(__file__).with_name("allocation_pools.py")
+)
+allocation_pools = importlib.util.module_from_spec(_spec)
+sys.modules["allocation_pools"] = allocation_pools
+_spec.loader.exec_module(allocation_pools)
+
 SITES, CLASSES = 4, 3
+DEFAULT_DOUBT = Policy().explore_doubt
 
 
 class Population:
-    """A fully labelled pool, a predictor for it, and the product's own explore design."""
+    """A fully labelled pool, a predictor for it, and the product's own explore draw."""
 
     def __init__(self, seed=0, *, badly_calibrated=False):
         rng = np.random.default_rng(seed)
@@ -28,41 +42,45 @@ class Population:
         chance = np.clip(0.55 + 0.12 * self.sites - 0.1 * self.classes, 0.05, 0.95)
         chance = np.clip(chance + rng.normal(0, 0.2, len(chance)), 0.02, 0.98)
         self.correct = (rng.random(len(chance)) < chance).astype(np.int64)
-        self.confidence = np.full(len(chance), 0.97) if badly_calibrated else chance
+        claimed = np.full(len(chance), 0.97) if badly_calibrated else chance
         if badly_calibrated:
-            self.confidence = np.where(self.sites == 1, 0.2, self.confidence)
-
-    def frame(self, targets):
-        groups = self.sites * CLASSES + self.classes
-        shape = (SITES, CLASSES)
-        return ExploreFrame(
-            counts=np.bincount(groups, minlength=12).reshape(shape),
-            probability_sums=np.bincount(groups, self.confidence, 12).reshape(shape),
-            targets=targets,
+            claimed = np.where(self.sites == 1, 0.2, claimed)
+        levels = np.rint(claimed * SCORE_LEVELS).astype(np.uint8)
+        self.confidence = levels / SCORE_LEVELS
+        self.pool = allocation_pools.make_pool(
+            len(levels),
+            sites=SITES,
+            classes=CLASSES,
+            site_index=self.sites.astype(np.int32),
+            predicted_classes=self.classes.astype(np.uint16),
+            top_probabilities=levels,
         )
 
-    def draw(self, labels, rng):
-        targets = site_targets(self.sizes, label_target=labels, limits=self.sizes)
-        counts = np.diff(np.floor(np.concatenate([[0], targets.cumsum()]) + rng.random()))
-        rows = np.concatenate(
-            [
-                rng.choice(np.flatnonzero(self.sites == s), int(counts[s]), replace=False)
-                for s in range(SITES)
-            ]
+    def draw(self, labels, rng, doubt_share=0.0):
+        draw = draw_explore(
+            self.pool,
+            label_target=float(labels),
+            site_limits=self.sizes,
+            key=draw_key(rng),
+            doubt_share=doubt_share,
         )
-        rows = rng.permutation(rows)
+        order = rng.permutation(len(draw.rows))
+        rows = draw.rows[order]
         made = ExploreLabels(
             site_index=self.sites[rows],
             predicted_classes=self.classes[rows],
             confidences=self.confidence[rows],
-            inclusion_probabilities=(targets / self.sizes)[self.sites[rows]],
+            inclusion_probabilities=draw.inclusion_probabilities[order],
             correct=self.correct[rows],
         )
-        return self.frame(targets), made
+        return draw.frame, made
 
 
+@pytest.mark.parametrize("doubt_share", [0.0, DEFAULT_DOUBT])
 @pytest.mark.parametrize("badly_calibrated", [False, True])
-def test_over_a_thousand_draws_the_estimate_is_unbiased_and_the_interval_covers(badly_calibrated):
+def test_over_a_thousand_draws_the_estimate_is_unbiased_and_the_interval_covers(
+    badly_calibrated, doubt_share
+):
     population = Population(badly_calibrated=badly_calibrated)
     truth = population.correct.mean()
     by_site = [population.correct[population.sites == s].mean() for s in range(SITES)]
@@ -70,7 +88,7 @@ def test_over_a_thousand_draws_the_estimate_is_unbiased_and_the_interval_covers(
     rng = np.random.default_rng(1)
     values, errors, site_values, covered = [], [], [], np.zeros(1 + SITES + CLASSES)
     for _ in range(1000):
-        report = report_accuracy(*population.draw(60, rng))
+        report = report_accuracy(*population.draw(60, rng, doubt_share))
         values.append(report.overall.value)
         errors.append(report.overall.standard_error)
         site_values.append([report.by_site[s].value for s in range(SITES)])
@@ -112,6 +130,22 @@ def test_a_good_predictor_narrows_the_estimate():
         values = [report_accuracy(*population.draw(60, rng)).overall.value for _ in range(200)]
         spread.append(np.std(values))
     assert spread[0] < spread[1]
+
+
+def test_asking_where_the_model_is_unsure_narrows_the_estimate_and_finds_more_mistakes():
+    population = Population()
+    population.confidence = np.where(np.arange(3000) % 5 < 4, 62, 33) / SCORE_LEVELS
+    population.correct = (np.arange(3000) % 5 < 4) | (np.arange(3000) % 2 == 0)
+    levels = np.rint(population.confidence * SCORE_LEVELS).astype(np.uint8)
+    population.pool = replace(population.pool, top_probabilities=levels)
+    rng = np.random.default_rng(0)
+    spread, right = [], []
+    for doubt_share in (0.0, DEFAULT_DOUBT):
+        draws = [population.draw(20, rng, doubt_share) for _ in range(200)]
+        spread.append(np.std([report_accuracy(*draw).overall.value for draw in draws]))
+        right.append(np.mean([labels.correct.mean() for _, labels in draws]))
+    assert spread[1] < 0.8 * spread[0]
+    assert right[1] < 0.95 * right[0]
 
 
 def test_missing_labels_are_reported_and_do_not_shift_the_estimate():
