@@ -1,4 +1,4 @@
-"""`perimeter-agent`: enroll, run, status, mask, egress, audit."""
+"""`perimeter-agent`: enroll, run, status, mask, egress, audit, shred."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.set_defaults(run="status")
     _add_egress(commands)
     _add_audit(commands)
+    _add_shred(commands)
     masking_commands.add_arguments(commands)
     return parser
 
@@ -64,6 +65,14 @@ def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_config(audit)
     audit.add_argument("--json", action="store_true", help="show: JSON, one record a line")
     audit.set_defaults(run="audit")
+
+
+def _add_shred(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    shred = commands.add_parser("shred", help="destroy one campaign's key and samples for good")
+    shred.add_argument("campaign", help="name of the campaign")
+    _add_config(shred)
+    shred.add_argument("--yes", action="store_true", help="do it; there is no way back")
+    shred.set_defaults(run="shred")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -127,6 +127,39 @@ def audit(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def shred(parsed: argparse.Namespace) -> int:
+    """Destroys a campaign's key and removes its samples; there is no way back."""
+    from edge_agent.audit import AuditLog
+    from edge_agent.queue.shredding import shred as destroy
+    from edge_agent.queue.stores import open_stores
+
+    config = _config(parsed)
+    with _only_one(config.state_folder):
+        stores = open_stores(config)
+        try:
+            campaign = stores.campaigns.all().get(parsed.campaign)
+            if campaign is None:
+                sys.stderr.write(
+                    f"perimeter-agent: no campaign {parsed.campaign!r} is known here\n"
+                )
+                return 2
+            campaign_id = campaign.campaign_id
+            count = sum(stores.samples.counts().get(campaign_id, {}).values())
+            if not parsed.yes:
+                sys.stderr.write(f"this destroys {count} samples for good; add --yes\n")
+                return 1
+            log = AuditLog(config.state_folder)
+            log.append("campaign.shredded", campaign_id.hex(), {"samples": count}, at=time.time())
+            destroy(stores.database, stores.seals, stores.outbox, campaign_id)
+        finally:
+            stores.database.close()
+    sys.stdout.write(
+        f"key of {parsed.campaign} destroyed, {count} samples removed; take its sources out of "
+        "the configuration, or new samples come in under a new key\n"
+    )
+    return 0
+
+
 def _show(folder: Path, parsed: argparse.Namespace) -> int:
     from collections import deque
 
@@ -163,4 +196,5 @@ COMMANDS: Mapping[str, Callable[[Any], int]] = {
     "status": status,
     "egress": egress,
     "audit": audit,
+    "shred": shred,
 }

@@ -163,7 +163,9 @@ class AgentConfig(Table, frozen=True):
         state: Folder of everything that the agent keeps; made if missing, mode 0700.
         portal: `host:port` of the intake of the site's own portal.
         coordinator: `host:port`; empty takes the one that enrolment wrote.
-        key_file: Key of the sealed queue; empty keeps it in the state folder.
+        key_file: Key of the sealed queue; empty keeps it in the state folder. Keys of campaigns lie
+            beside it, in `<key_file>.d/`.
+        key_store: file, or keyring for the keyring of the operating system.
         unmask: Whether raw words behind a placeholder may be shown at the site's portal: refuse, or
             approved, for requests that a second person allowed there.
         sources: Where samples come from.
@@ -174,6 +176,7 @@ class AgentConfig(Table, frozen=True):
     portal: str = ""
     coordinator: str = ""
     key_file: str = ""
+    key_store: Literal["file", "keyring"] = "file"
     unmask: Literal["refuse", "approved"] = "refuse"
     sources: tuple[SourceConfig, ...] = ()
     limits: Limits = Limits()

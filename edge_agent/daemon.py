@@ -345,7 +345,7 @@ class Daemon:
             verdict = self._parts.releaser.release(held, self._scorers, now)
             grant_id = held.grant.grant_id
             if verdict.outcome:
-                book.settle(grant_id, verdict.outcome, reason=verdict.reason)
+                book.settle(grant_id, verdict.outcome, reason=verdict.reason, now=now)
             else:
                 pause = min(2.0**held.attempts, self._parts.config.timing.retry_longest_seconds)
                 book.postpone(grant_id, until=now + pause, reason=verdict.reason)

@@ -297,13 +297,15 @@ class PoolScorer:
                 assert totals is not None
                 totals = totals.plus(columns.predicted_classes, top[part])
                 self._stores.outbox.append(sealed, row_count=len(ids), totals=totals)
-                self._stores.samples.record_scores(self._offered(ids, columns))
+                self._stores.samples.record_scores(campaign_id, self._offered(ids, columns))
         self._rows = ScoredRows()
 
     def _count_batch(self) -> None:
         """Counts rows that may not leave, and keeps their scores for this device's own choice."""
         columns = joined_columns(self._rows.columns)
-        self._stores.samples.record_scores(self._offered(self._rows.candidate_ids, columns))
+        self._stores.samples.record_scores(
+            self.campaign.campaign_id, self._offered(self._rows.candidate_ids, columns)
+        )
         self._stores.bindings.forget_ranking(self.campaign.campaign_id)
         self.counts += count_samples(columns.cell_ids, columns.margins, self._cell_count)
         self._rows = ScoredRows()

@@ -15,7 +15,8 @@ from typing import Any
 
 from edge_agent.errors import StorageError, StorageFull
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_OLDEST_VERSION = 1
 _SCHEMA = """
 CREATE TABLE campaign (
     campaign_id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, body BLOB NOT NULL
@@ -31,7 +32,8 @@ CREATE TABLE sample (
     view_policy TEXT NOT NULL DEFAULT '',
     view BLOB,
     held_reason TEXT NOT NULL DEFAULT '',
-    score BLOB
+    score BLOB,
+    arrived_at REAL NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX sample_waiting ON sample (campaign_id, state, id);
 CREATE TABLE pool (
@@ -62,7 +64,8 @@ CREATE TABLE grant_book (
     outcome INTEGER NOT NULL DEFAULT 0,
     reason TEXT NOT NULL DEFAULT '',
     attempts INTEGER NOT NULL DEFAULT 0,
-    next_at REAL NOT NULL DEFAULT 0
+    next_at REAL NOT NULL DEFAULT 0,
+    settled_at REAL NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX grant_stage ON grant_book (stage, ledger_sequence);
 CREATE TABLE cursor (source TEXT PRIMARY KEY, position BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -80,6 +83,9 @@ CREATE TABLE installed (
     attempts INTEGER NOT NULL, unreported BLOB, report_number INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE key_check (one INTEGER PRIMARY KEY CHECK (one = 1), sealed BLOB NOT NULL) STRICT;
+CREATE TABLE campaign_key (campaign_id BLOB PRIMARY KEY, sealed BLOB NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE TABLE shredding (campaign_id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE condition (name TEXT PRIMARY KEY, at REAL NOT NULL, text TEXT NOT NULL)
     STRICT, WITHOUT ROWID;
 """
@@ -128,7 +134,7 @@ class Database:
             self._connection.executescript(
                 f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
             )
-        elif version != SCHEMA_VERSION:
+        elif not _OLDEST_VERSION <= version <= SCHEMA_VERSION:
             raise StorageError(
                 f"{self.path} has layout {version}, this program knows {SCHEMA_VERSION}; "
                 "use the version of the agent that wrote it"
@@ -189,6 +195,19 @@ class Database:
                 return self._connection.execute(statement, values).fetchall()
             except sqlite3.Error as error:
                 raise _translated(error, self.path) from None
+
+    def layout(self) -> int:
+        """Number of the file's layout."""
+        ((version,),) = self.read("PRAGMA user_version")
+        return int(version)
+
+    def has_table(self, name: str) -> bool:
+        """True when the file has a table of that name."""
+        return bool(self.read("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)))
+
+    def truncate_log(self) -> None:
+        """Empties the write-ahead log, so that what was overwritten does not live on in it."""
+        self.read("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def size_bytes(self) -> int:
         """Bytes in use inside the file, free pages not counted."""

@@ -85,12 +85,12 @@ class GrantBook:
             (until, reason, grant_id),
         )
 
-    def settle(self, grant_id: bytes, outcome: int, *, reason: str = "") -> None:
+    def settle(self, grant_id: bytes, outcome: int, *, reason: str = "", now: float = 0.0) -> None:
         """Decides the outcome of an open grant; a second call changes nothing."""
         self._database.write(
-            "UPDATE grant_book SET stage = 1, outcome = ?, reason = ?"
+            "UPDATE grant_book SET stage = 1, outcome = ?, reason = ?, settled_at = ?"
             " WHERE grant_id = ? AND stage = 0",
-            (outcome, reason, grant_id),
+            (outcome, reason, now, grant_id),
         )
 
     def unreported(self, *, count_max: int = 500) -> list[HeldGrant]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.queue.database import Database
-from edge_agent.queue.sealing import Sealer
+from edge_agent.queue.seals import Seals
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class PoolTotals:
 class Outbox:
     """Batches and totals of all campaigns."""
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
+    def __init__(self, database: Database, seals: Seals) -> None:
         self._database = database
-        self._sealer = sealer
+        self._seals = seals
 
     def begin_version(self, campaign_id: bytes, version: int, *, class_count: int) -> bool:
         """Starts an empty pool for a model version; True when it was not begun before."""
@@ -116,6 +116,7 @@ class Outbox:
     def append(self, batch: SealedBatch, *, row_count: int, totals: PoolTotals) -> None:
         """Stores a batch and the totals that include it; part of the caller's transaction."""
         with self._database.transaction():
+            sealer = self._seals.of(batch.campaign_id)
             self._database.write(
                 "INSERT INTO outbox (campaign_id, sequence, model_version, row_count, body)"
                 " VALUES (?, ?, ?, ?, ?)",
@@ -124,7 +125,7 @@ class Outbox:
                     batch.sequence,
                     totals.model_version,
                     row_count,
-                    self._sealer.seal(batch.body, _place(batch.campaign_id, batch.sequence)),
+                    sealer.seal(batch.body, _place(batch.campaign_id, batch.sequence)),
                 ),
             )
             self._database.write(
@@ -149,7 +150,9 @@ class Outbox:
         )
         return [
             SealedBatch(
-                campaign_id, sequence, self._sealer.open(body, _place(campaign_id, sequence))
+                campaign_id,
+                sequence,
+                self._seals.of(campaign_id).open(body, _place(campaign_id, sequence)),
             )
             for campaign_id, sequence, body in rows
         ]

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from edge_agent.errors import SealBroken
 from edge_agent.queue.database import Database
-from edge_agent.queue.sealing import Sealer
+from edge_agent.queue.seals import Seals
 
 _VIEW_HEAD = struct.Struct("<BI")
 _PLACE = struct.Struct("<II")
@@ -112,6 +112,7 @@ class StoredSample:
 
     Attributes:
         row_id: Ascending number of arrival.
+        campaign_id: 16 bytes.
         candidate_id: 16 bytes, keyed.
         source: Name of the source it came from.
         state: Where it stands.
@@ -121,6 +122,7 @@ class StoredSample:
     """
 
     row_id: int
+    campaign_id: bytes
     candidate_id: bytes
     source: str
     state: SampleState
@@ -130,33 +132,44 @@ class StoredSample:
 
 
 class SampleStore:
-    """The samples of all campaigns of a device."""
+    """The samples of all campaigns of a device, each sealed with its campaign's key."""
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
+    def __init__(self, database: Database, seals: Seals) -> None:
         self._database = database
-        self._sealer = sealer
+        self._seals = seals
 
     def candidate_id(self, campaign_id: bytes, content: bytes) -> bytes:
         """Returns the 16 bytes that name a sample on the wire.
 
         Keyed with a secret of the device, so that nobody can test a guess of the content.
         """
-        return self._sealer.keyed_id(b"candidate", campaign_id, content)
+        return self._seals.device.keyed_id(b"candidate", campaign_id, content)
 
-    def add(self, campaign_id: bytes, source: str, contents: Iterable[bytes]) -> int:
+    def add(
+        self, campaign_id: bytes, source: str, contents: Iterable[bytes], *, now: float = 0.0
+    ) -> int:
         """Seals and stores samples; equal content of a campaign is stored once.
+
+        Args:
+            campaign_id: 16 bytes; chooses the key.
+            source: Name of the source.
+            contents: Canonical bytes.
+            now: Seconds since 1970; from then on their age counts.
 
         Returns:
             How many were new.
         """
         added = 0
         with self._database.transaction():
+            sealer = self._seals.of(campaign_id)
             for content in contents:
                 candidate_id = self.candidate_id(campaign_id, content)
+                sealed = sealer.seal(content, b"sample|" + candidate_id)
                 added += self._database.write(
-                    "INSERT OR IGNORE INTO sample (campaign_id, candidate_id, source, content)"
-                    " VALUES (?, ?, ?, ?)",
-                    (campaign_id, candidate_id, source, self._seal(content, candidate_id)),
+                    "INSERT OR IGNORE INTO sample"
+                    " (campaign_id, candidate_id, source, content, arrived_at)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (campaign_id, candidate_id, source, sealed, now),
                 )
         return added
 
@@ -165,7 +178,8 @@ class SampleStore:
     ) -> list[StoredSample]:
         """Returns open samples that `version` has not scored, in order of arrival."""
         rows = self._database.read(
-            "SELECT id, candidate_id, source, state, content, view_policy, view FROM sample"
+            "SELECT id, campaign_id, candidate_id, source, state, content, view_policy, view"
+            " FROM sample"
             " WHERE campaign_id = ? AND state = 0 AND id > ? AND scored_version != ?"
             " ORDER BY id LIMIT ?",
             (campaign_id, after, version, count_max),
@@ -182,7 +196,8 @@ class SampleStore:
     def find(self, campaign_id: bytes, candidate_id: bytes) -> StoredSample | None:
         """Returns the sample behind a candidate of a campaign, or None when it is not here."""
         rows = self._database.read(
-            "SELECT id, candidate_id, source, state, content, view_policy, view FROM sample"
+            "SELECT id, campaign_id, candidate_id, source, state, content, view_policy, view"
+            " FROM sample"
             " WHERE candidate_id = ? AND campaign_id = ?",
             (candidate_id, campaign_id),
         )
@@ -191,20 +206,23 @@ class SampleStore:
     def offered_score(self, candidate_id: bytes) -> OfferedScore | None:
         """Returns what was last offered about a candidate, or None."""
         rows = self._database.read(
-            "SELECT score FROM sample WHERE candidate_id = ?", (candidate_id,)
+            "SELECT campaign_id, score FROM sample WHERE candidate_id = ?", (candidate_id,)
         )
-        if not rows or rows[0][0] is None:
+        if not rows or rows[0][1] is None:
             return None
-        return OfferedScore.unpack(self._sealer.open(rows[0][0], b"score|" + candidate_id))
+        campaign_id, sealed = rows[0]
+        sealer = self._seals.of(campaign_id)
+        return OfferedScore.unpack(sealer.open(sealed, b"score|" + candidate_id))
 
-    def record_scores(self, rows: Sequence[tuple[bytes, OfferedScore]]) -> None:
-        """Stores what is offered about each candidate; part of the caller's transaction."""
+    def record_scores(self, campaign_id: bytes, rows: Sequence[tuple[bytes, OfferedScore]]) -> None:
+        """Stores what is offered of a campaign; part of the caller's transaction."""
+        sealer = self._seals.of(campaign_id)
         self._database.write_many(
             "UPDATE sample SET scored_version = ?, score = ? WHERE candidate_id = ?",
             [
                 (
                     score.model_version,
-                    self._sealer.seal(score.pack(), b"score|" + candidate_id),
+                    sealer.seal(score.pack(), b"score|" + candidate_id),
                     candidate_id,
                 )
                 for candidate_id, score in rows
@@ -213,9 +231,10 @@ class SampleStore:
 
     def record_view(self, sample: StoredSample, policy: str, view: View) -> None:
         """Keeps the masked view, so that a sample is masked once for each policy."""
+        sealer = self._seals.of(sample.campaign_id)
         self._database.write(
             "UPDATE sample SET view_policy = ?, view = ? WHERE id = ?",
-            (policy, self._sealer.seal(view.pack(), b"view|" + sample.candidate_id), sample.row_id),
+            (policy, sealer.seal(view.pack(), b"view|" + sample.candidate_id), sample.row_id),
         )
 
     def set_state(self, row_id: int, state: SampleState) -> None:
@@ -287,18 +306,19 @@ class SampleStore:
             counted.setdefault(campaign_id, {})[SampleState(state).name.lower()] = count
         return counted
 
-    def _seal(self, content: bytes, candidate_id: bytes) -> bytes:
-        return self._sealer.seal(content, b"sample|" + candidate_id)
-
-    def _opened(self, row: tuple[int, bytes, str, int, bytes, str, bytes | None]) -> StoredSample:
-        row_id, candidate_id, source, state, content, view_policy, view = row
-        opened = view and self._sealer.open(view, b"view|" + candidate_id)
+    def _opened(
+        self, row: tuple[int, bytes, bytes, str, int, bytes, str, bytes | None]
+    ) -> StoredSample:
+        row_id, campaign_id, candidate_id, source, state, content, view_policy, view = row
+        sealer = self._seals.of(campaign_id)
+        opened = view and sealer.open(view, b"view|" + candidate_id)
         return StoredSample(
             row_id=row_id,
+            campaign_id=campaign_id,
             candidate_id=candidate_id,
             source=source,
             state=SampleState(state),
-            content=self._sealer.open(content, b"sample|" + candidate_id),
+            content=sealer.open(content, b"sample|" + candidate_id),
             view_policy=view_policy,
             view=View.unpack(opened) if opened else None,
         )

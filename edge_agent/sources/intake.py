@@ -100,7 +100,7 @@ class Intake:
         if campaign_id is None:
             return 0
         with self._database.transaction():
-            added = self._samples.add(campaign_id, source.name, delivery.contents)
+            added = self._samples.add(campaign_id, source.name, delivery.contents, now=now)
             if delivery.refusals:
                 self._journal.record_refusals(delivery.refusals, now)
             if delivery.files:

@@ -6,6 +6,7 @@ import doctest
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_no_byte_of_a_sample_lies_open_on_the_disk(tmp_path, stores):
     (sample, _) = stores.samples.waiting(CAMPAIGN, 1, after=0, count_max=2)
     stores.samples.record_view(sample, "policy", View(b"marker-view", b"marker-report", 1))
     stores.journal.record_position("s", b"marker-position")
-    for path in (tmp_path / "state").iterdir():
+    for path in filter(Path.is_file, (tmp_path / "state").rglob("*")):
         assert b"marker" not in path.read_bytes(), path.name
     found = stores.samples.find(CAMPAIGN, sample.candidate_id)
     assert found.view == View(b"marker-view", b"marker-report", 1)
@@ -173,7 +174,7 @@ def test_a_score_is_kept_sealed_with_its_sample(stores):
     stores.samples.add(CAMPAIGN, "s", [b"a"])
     (sample,) = stores.samples.waiting(CAMPAIGN, 1, after=0, count_max=1)
     score = OfferedScore(1, 63, 2, 1)
-    stores.samples.record_scores([(sample.candidate_id, score)])
+    stores.samples.record_scores(CAMPAIGN, [(sample.candidate_id, score)])
     assert stores.samples.offered_score(sample.candidate_id) == score
     assert stores.samples.waiting(CAMPAIGN, 1, after=0, count_max=1) == []
     assert len(stores.samples.waiting(CAMPAIGN, 2, after=0, count_max=1)) == 1
