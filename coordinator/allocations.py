@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from coordinator.calibration import released_error
 from coordinator.core.allocation.histograms import histogram_policy
 from coordinator.core.allocation.policy import Budget, Policy
 from coordinator.core.allocation.pool import Pool, Progress
@@ -89,7 +90,11 @@ def decide_allocation(
     grants = office.ledger.grants(campaign_id)
     offer = assemble(office.store, campaign, segments, grants=grants)
     trust = measured_trust(office, campaign, campaign_id)
-    progress = replace(offer.pool.progress, site_trust=trust)
+    progress = replace(
+        offer.pool.progress,
+        site_trust=trust,
+        calibration_error=released_error(office, campaign, campaign_id),
+    )
     offer = replace(offer, pool=replace(offer.pool, progress=progress))
     budget = budget_of(office, campaign, campaign_id, labels)
     policy = policy_of(campaign, offer.pool)

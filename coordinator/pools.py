@@ -171,13 +171,10 @@ def measure_progress(
     sites = np.zeros(len(campaign.sites), dtype=np.int64)
     labelled = [g for g in grants if g.state is GrantState.LABELED]
     by_site = {report.site_id: report for report in reports}
-    errors: list[int] = []
     for row, site_id in enumerate(campaign.sites):
         own = [g for g in labelled if g.terms.site_id == site_id]
         report = by_site.get(site_id)
         sites[row] = max(len(own), report.label_count if report else 0)
-        if report is not None and report.temperature_milli:
-            errors.append(report.calibration_error_milli)
         if report is not None and report.label_counts:
             classes += np.frombuffer(report.label_counts, dtype="<u4").astype(np.int64)
             continue
@@ -188,5 +185,4 @@ def measure_progress(
         class_labels=classes,
         site_labels=sites,
         cell_labels=cells,
-        calibration_error=sum(errors) / len(errors) / 1_000 if errors else None,
     )

@@ -60,7 +60,11 @@ def build_daemon(
     wake = threading.Event()
     views = ViewMaker(masker or ChildMasker(policy), policy)
     installer = Installer(
-        config.state_folder / MODELS_FOLDER, stores.database, config.limits, identity.release_key
+        config.state_folder / MODELS_FOLDER,
+        stores.database,
+        config.limits,
+        identity.release_key,
+        site_id=identity.site_id,
     )
     intake = Intake(
         stores.database,

@@ -28,14 +28,16 @@ class Predictor:
     Args:
         bundle: An unpacked bundle whose signature was verified.
         minibatch_rows: Samples in one run.
+        site_id: Site of the samples; "" scores them at the federation's temperature.
 
     Raises:
         ModelUnsafe: The model is refused by the scan, or its outputs and parts do not fit.
     """
 
-    def __init__(self, bundle: Bundle, *, minibatch_rows: int = 32) -> None:
+    def __init__(self, bundle: Bundle, *, minibatch_rows: int = 32, site_id: str = "") -> None:
         self.manifest = bundle.manifest
         self.version = bundle.manifest.version
+        self.temperature = bundle.manifest.temperature_at(site_id)
         self._minibatch_rows = minibatch_rows
         model = bundle.parts[PART_MODEL]
         check_model(model)

@@ -59,11 +59,18 @@ class Installer:
     """
 
     def __init__(
-        self, folder: Path, database: Database, limits: Limits, release_key: bytes
+        self,
+        folder: Path,
+        database: Database,
+        limits: Limits,
+        release_key: bytes,
+        *,
+        site_id: str = "",
     ) -> None:
         self._folder = folder
         self._limits = limits
         self._release_key = release_key
+        self._site_id = site_id
         self.book = InstallBook(database)
 
     def path(self, campaign_id: bytes, version: int) -> Path:
@@ -116,7 +123,9 @@ class Installer:
             self.book.begin_load(campaign_id)
             try:
                 bundle = self._verified(self.path(campaign_id, known.current).read_bytes())
-                predictor = Predictor(bundle, minibatch_rows=self._limits.minibatch_rows)
+                predictor = Predictor(
+                    bundle, minibatch_rows=self._limits.minibatch_rows, site_id=self._site_id
+                )
             except (OSError, BundleError, ModelUnsafe):
                 known = self.book.get(campaign_id)
                 continue

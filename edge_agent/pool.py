@@ -147,7 +147,7 @@ class PoolScorer:
     def probabilities(self, content: bytes) -> tuple[NDArray[np.float32], ModelOutputs]:
         """Returns float32[classes] and the outputs of the model for one sample."""
         outputs = self.predictor.predict([decode(content, self.campaign.kind)])
-        return softmax(outputs.logits, temperature=self.predictor.manifest.temperature)[0], outputs
+        return softmax(outputs.logits, temperature=self.predictor.temperature)[0], outputs
 
     def _with_views(
         self, samples: Sequence[StoredSample]
@@ -212,7 +212,7 @@ class PoolScorer:
         columns = columns.with_bands(
             risk_bands=np.array(risks, dtype=np.uint8), cost_bands=np.array(costs, dtype=np.uint8)
         )
-        top = softmax(outputs.logits, temperature=self.predictor.manifest.temperature).max(axis=1)
+        top = softmax(outputs.logits, temperature=self.predictor.temperature).max(axis=1)
         self._rows.candidate_ids += [samples[i].candidate_id for i in fit]
         self._rows.columns.append(columns)
         self._rows.top_probabilities.append(top)
@@ -221,7 +221,7 @@ class PoolScorer:
         """Returns the candidate columns of model outputs, without bands."""
         return score(
             outputs,
-            temperature=self.predictor.manifest.temperature,
+            temperature=self.predictor.temperature,
             prototypes=self.predictor.prototypes,
             code_book=self.predictor.code_book,
         )

@@ -77,7 +77,7 @@ def main() -> int:
         outputs = predictor.predict(probe_samples(predictor.features, 33))
         score(
             outputs,
-            temperature=predictor.manifest.temperature,
+            temperature=predictor.temperature,
             prototypes=predictor.prototypes,
             code_book=predictor.code_book,
         )

@@ -38,11 +38,14 @@ from federation.screening import ReportVerdict
 from federation.statistics import (
     Calibration,
     accuracy,
+    calibration_error,
     f1_scores,
     macro_f1,
     next_code_book,
+    pooled_error,
     prototypes,
     seeded_code_book,
+    site_temperature,
     temperature_of,
 )
 from model_bundle.errors import BundleError
@@ -248,8 +251,22 @@ def assess(
     assert cells is not None
     rng = np.random.default_rng([request.seed, state.round_number, 3])
     temperature, error = temperature_of(_sum_calibrations([r.calibration for r in reports]))
+    own = {
+        site: (report.calibration, site_temperature(report.calibration, temperature))
+        for site, report in verdict.reports.items()
+    }
+    if error >= 0:
+        # At the sites' own temperatures, because these are what devices score with.
+        error = pooled_error(list(own.values()))
     table = np.sum([report.table for report in reports], axis=0)
-    per_site = {site: _figures(report.table) for site, report in verdict.reports.items()}
+    per_site = {
+        site: {
+            **_figures(report.table),
+            "temperature": own[site][1],
+            "calibration_error": calibration_error(*own[site]),
+        }
+        for site, report in verdict.reports.items()
+    }
     names = request.label_schema.classes
     evaluation = {
         **_figures(table),

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from numpy.typing import NDArray
 
 from federation import onnx_engine, run_files
-from federation.central import final_arrays, load_assessment
+from federation.central import Assessment, final_arrays, load_assessment
 from federation.errors import ExportFailed, RequestInvalid
 from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, initial_arrays
 from federation.probes import probe_inputs
@@ -59,6 +59,7 @@ def publish(request: TrainingRequest) -> None:
         {
             "temperature": found.temperature,
             "calibration_error": found.calibration_error,
+            "site_temperatures": _site_temperatures(found),
             "training": facts,
         },
     )
@@ -100,7 +101,7 @@ def make_bundle(
         request: The run's order.
         arrays: Parameters of the network.
         tables: Prototypes and code book by part name.
-        measured: Manifest fields temperature, calibration_error and training.
+        measured: Manifest fields temperature, calibration_error, site_temperatures and training.
     """
     model = onnx_engine.build(request.network, arrays)
     check_parity(request.network, arrays, model)
@@ -121,6 +122,13 @@ def make_bundle(
         **measured,
     )
     return pack(signed(Bundle(manifest, (), parts), read_release_key(request.release_key)))
+
+
+def _site_temperatures(found: Assessment) -> dict[str, float]:
+    """Temperatures of the sites whose own examples moved them away from the shared one."""
+    sites = found.evaluation["per_site"].items()
+    own = {site: float(figures["temperature"]) for site, figures in sites}
+    return {site: value for site, value in own.items() if value != found.temperature}
 
 
 def check_parity(spec: NetworkSpec, arrays: Arrays, model: bytes) -> None:

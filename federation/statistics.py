@@ -9,6 +9,7 @@ Shapes: C classes, d embedding columns, K cells, G = `TEMPERATURES`, B = `RELIAB
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,10 @@ Counts = NDArray[np.int64]
 TEMPERATURES: Doubles = np.geomspace(0.25, 8.0, 26).astype(np.float64)
 """Temperatures that sites try; 1 lies between two of them and is added by the centre."""
 RELIABILITY_BINS = 15
+FEWEST_FITTED = 20
+"""With fewer calibration examples no temperature is fitted."""
+PRIOR_COUNT = 50.0
+"""Examples at which a site's own temperature counts as much as the shared one."""
 SPLIT_COUNT_MIN = 6
 """A cell with fewer examples is not split: its halves could not be reported."""
 _TINY = 1e-12
@@ -195,20 +200,62 @@ def calibration_sums(logits: Floats, classes: Counts, fits: NDArray[np.bool_]) -
     return Calibration(losses, int(fits.sum()), counts, confidences, correct)
 
 
-def temperature_of(total: Calibration, *, count_min: int = 20) -> tuple[float, float]:
+def temperature_of(total: Calibration) -> tuple[float, float]:
     """Returns temperature and expected calibration error of summed calibrations.
 
-    With fewer than `count_min` examples the temperature is 1 and the error -1 (unknown).
+    With fewer than `FEWEST_FITTED` examples the temperature is 1 and the error -1 (unknown).
     Source: Guo et al., "On calibration of modern neural networks", 2017.
     """
-    if total.loss_count < count_min:
+    if total.loss_count < FEWEST_FITTED:
         return 1.0, -1.0
     best = int(total.loss_sums.argmin())
-    measured = int(total.bin_counts[best].sum())
+    return float(TEMPERATURES[best]), calibration_error(total, float(TEMPERATURES[best]))
+
+
+def site_temperature(own: Calibration, shared: float) -> float:
+    """Returns the temperature of one site: its own fit, drawn towards the shared one.
+
+    With n examples the fit weighs n / (n + `PRIOR_COUNT`) on the logarithmic scale; below
+    `FEWEST_FITTED` the shared one stays. The result lies on the grid, so that the site's bins say
+    what its error is there.
+
+    >>> few = Calibration(np.zeros(26), 3, *(np.zeros((26, 15), dtype=np.int64),) * 3)
+    >>> site_temperature(few, 1.5)
+    1.5
+    """
+    if own.loss_count < FEWEST_FITTED:
+        return shared
+    weight = own.loss_count / (own.loss_count + PRIOR_COUNT)
+    fitted = float(TEMPERATURES[int(own.loss_sums.argmin())])
+    wanted = weight * np.log(fitted) + (1.0 - weight) * np.log(shared)
+    return float(TEMPERATURES[_nearest(float(np.exp(wanted)))])
+
+
+def calibration_error(total: Calibration, temperature: float) -> float:
+    """Expected calibration error at the grid's nearest temperature, -1 where nothing was measured.
+
+    Source: Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
+    binning", 2015.
+    """
+    place = _nearest(temperature)
+    measured = int(total.bin_counts[place].sum())
     if not measured:
-        return float(TEMPERATURES[best]), -1.0
-    gaps = np.abs(total.bin_confidences[best] - total.bin_correct[best]).sum()
-    return float(TEMPERATURES[best]), float(gaps / measured)
+        return -1.0
+    return float(np.abs(total.bin_confidences[place] - total.bin_correct[place]).sum() / measured)
+
+
+def pooled_error(parts: Sequence[tuple[Calibration, float]]) -> float:
+    """Expected calibration error over all sites, each at its own temperature; -1 when unknown."""
+    places = [(part, _nearest(temperature)) for part, temperature in parts]
+    measured = sum(int(part.bin_counts[place].sum()) for part, place in places)
+    if not measured:
+        return -1.0
+    gaps = np.sum([part.bin_confidences[p] - part.bin_correct[p] for part, p in places], axis=0)
+    return float(np.abs(gaps).sum() / measured)
+
+
+def _nearest(temperature: float) -> int:
+    return int(np.abs(np.log(TEMPERATURES) - np.log(temperature)).argmin())
 
 
 def _log_softmax(logits: NDArray[np.floating]) -> Doubles:

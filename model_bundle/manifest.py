@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -54,6 +55,8 @@ class ModelManifest:
         embedding_width: Columns of the `embedding` output.
         cell_count: Rows of the code book, 0 for none.
         temperature: Divides the logits before softmax; above 0.
+        site_temperatures: The same for sites whose own examples ask for another one, by site id;
+            left out of the bytes when empty.
         calibration_error: Expected calibration error in [0, 1] where measured, else -1.
         created_at: Seconds since 1970-01-01 UTC.
         expires_at: After this time the version is not installed.
@@ -74,6 +77,7 @@ class ModelManifest:
     expires_at: int
     calibration_error: float = -1.0
     training: Mapping[str, Any] = field(default_factory=dict)
+    site_temperatures: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
 
     def canonical_json(self) -> bytes:
@@ -83,6 +87,9 @@ class ModelManifest:
         values["features"] = self.features.to_mapping()
         values["parts"] = [dict(vars(part)) for part in self.parts]
         values["training"] = dict(self.training)
+        values["site_temperatures"] = dict(self.site_temperatures)
+        if not self.site_temperatures:
+            del values["site_temperatures"]
         return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
     @classmethod
@@ -94,6 +101,7 @@ class ModelManifest:
         """
         try:
             values = _known_values(raw, {f.name for f in fields(cls)})
+            _check_temperatures(values["temperature"], *values["site_temperatures"].values())
             values["label_schema"] = LabelSchema.from_mapping(values["label_schema"])
             values["features"] = FeatureSpec.from_mapping(values["features"])
             values["parts"] = tuple(Part(**part) for part in values["parts"])
@@ -105,6 +113,10 @@ class ModelManifest:
         if manifest.canonical_json() != raw:
             raise MalformedBundle("the manifest is not in its canonical form")
         return manifest
+
+    def temperature_at(self, site_id: str) -> float:
+        """Returns the softmax temperature for the samples of a site."""
+        return float(self.site_temperatures.get(site_id, self.temperature))
 
     def check_time(self, now: float) -> None:
         """Raises `BundleExpired` when `now` (seconds since 1970) is past `expires_at`."""
@@ -160,9 +172,14 @@ def unpack(raw: bytes) -> Bundle:
 
 def _known_values(raw: bytes, names: set[str]) -> dict[str, Any]:
     values = json.loads(raw)
-    if not isinstance(values, dict) or set(values) != names:
+    if not isinstance(values, dict) or set(values) | {"site_temperatures"} != names:
         raise MalformedBundle("the manifest's keys are not the known ones")
-    return values
+    return {"site_temperatures": {}, **values}
+
+
+def _check_temperatures(*temperatures: Any) -> None:
+    if not all(type(t) in (int, float) and 0 < t < math.inf for t in temperatures):
+        raise MalformedBundle("a temperature of the manifest is not a positive number")
 
 
 def _take_counted(raw: bytes, offset: int, width: int, count_max: int) -> tuple[bytes, int]:

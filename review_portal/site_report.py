@@ -12,6 +12,7 @@ from review_portal.core.capacity import daily_capacity
 from review_portal.core.model import Campaign, Role
 from review_portal.store import counters, people
 from review_portal.store.campaigns import settings_of
+from review_portal.store.explored import explored_calibration
 from review_portal.store.tables import annotation
 
 RECENT_DECISIONS = 500
@@ -38,6 +39,7 @@ def site_report(
     settings = settings_of(connection, campaign.campaign_id)
     seconds = median_seconds(connection, campaign.campaign_id)
     campaign_count = connection.exec_driver_sql(_WORKED_ON).scalar_one()
+    seen = explored_calibration(connection, campaign.campaign_id)
     return candidate_pb2.ReportSiteRequest(
         request_id=uuid.uuid4().bytes,
         campaign_id=campaign.campaign_id,
@@ -48,6 +50,8 @@ def site_report(
         label_count=sum(per_class),
         expert_capacity_count=_capacity(connection, seconds, campaign_count),
         median_decision_seconds=round(min(seconds, 3600.0)),
+        temperature_milli=round(1_000 * seen.further_temperature) if seen else 0,
+        calibration_error_milli=round(1_000 * seen.error) if seen else 0,
     )
 
 

@@ -129,6 +129,48 @@ def expected_calibration_error(bins: Sequence[CalibrationBin]) -> Estimate:
     return Estimate(error, None, None, total)
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedGuess:
+    """Class probabilities of a sample whose label is known.
+
+    Attributes:
+        probabilities: One a class, in [0, 1], as the device sent them.
+        class_index: The label.
+    """
+
+    probabilities: tuple[float, ...]
+    class_index: int
+
+
+def further_temperature(guesses: Sequence[JudgedGuess]) -> float:
+    """Returns by how much the temperature behind the probabilities should be multiplied.
+
+    The logarithms of probabilities are logits up to a constant, so the log loss at every further
+    temperature follows from them. 1 says that the confidence is right as it is, above 1 that it
+    is too high. Of a grid from 1/4 to 4 in steps of about 12 %.
+
+    Source: Guo et al. 2017.
+
+    Raises:
+        ValueError: There are no guesses.
+
+    >>> sure = (0.99, 0.01)
+    >>> further_temperature([JudgedGuess(sure, 0)] * 8 + [JudgedGuess(sure, 1)] * 2) > 2
+    True
+    """
+    if not guesses:
+        raise ValueError("a temperature needs guesses with labels")
+    steps = [4 ** (step / 12) for step in range(-12, 13)]
+    return min(steps, key=lambda factor: sum(_log_loss(guess, factor) for guess in guesses))
+
+
+def _log_loss(guess: JudgedGuess, factor: float) -> float:
+    logits = [math.log(max(p, 1e-12)) / factor for p in guess.probabilities]
+    top = max(logits)
+    total = math.fsum(math.exp(logit - top) for logit in logits)
+    return math.log(total) + top - logits[guess.class_index]
+
+
 def supported_threshold(
     suggestions: Sequence[SettledSuggestion],
     *,

@@ -59,6 +59,8 @@ def main() -> None:
     (folder / "bundle").write_bytes(pack(signed(Bundle(manifest, (), parts), key)))
     accuracy = settings.get("accuracies", {}).get(str(request["version"]), 0.5)
     evaluation = {"accuracy": accuracy, "macro_f1": accuracy, "example_count": 10}
+    if "calibration_error" in settings:
+        evaluation["calibration_error"] = settings["calibration_error"]
     write(folder / "evaluation.json", evaluation)
     write(folder / "state.json", {"state": "candidate", "round": 2, "rounds": 2, "error": ""})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 from central_harness import (
     Machine,
@@ -22,11 +24,14 @@ from central_harness import (
     run_cycle,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from perimeter.v1 import grant_pb2, model_pb2
+from perimeter.v1 import candidate_pb2, grant_pb2, model_pb2
 
+from coordinator.core.allocation.phases import phase_of
+from coordinator.core.allocation.policy import Policy
+from coordinator.core.allocation.pool import Progress
 from coordinator.core.campaign import CampaignState
 from coordinator.core.entries import GrantReason, GrantTerms, grant_message
-from coordinator.core.records import CampaignRecord
+from coordinator.core.records import AllocationRecord, CampaignRecord
 from coordinator.explore_labels import measured_trust
 from coordinator.office import load_ledger
 from coordinator.store import open_store
@@ -466,3 +471,38 @@ def test_outcomes_that_a_restore_forgot_are_not_spent_again(waiting, waiting_sit
     restored.tick()
     assert books.total.returned == 10
     assert books.available + books.total.reserved == campaign.budget_labels - len(told)
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "reported", "phase"),
+    [(0.04, 300, "hot"), (0.3, 20, "warm"), (-1.0, 20, "hot"), (-1.0, 0, "warm")],
+    ids=["evaluation good", "evaluation bad", "only portals know", "nobody knows"],
+)
+def test_the_phase_follows_from_how_well_the_released_model_is_calibrated(
+    central, sites, evaluated, reported, phase
+):
+    campaign_id, campaign = central.create(
+        training={"calibration_error": evaluated}, budget_labels=40, cycle_budget_labels=20
+    )
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    for portal in sites[1]:
+        portal.candidates.ReportSite(
+            candidate_pb2.ReportSiteRequest(
+                request_id=uuid.uuid4().bytes,
+                campaign_id=campaign_id,
+                day=20_000,
+                temperature_milli=1_000 if reported else 0,
+                calibration_error_milli=reported,
+            )
+        )
+    run_cycle(central, sites, campaign_id, campaign, cycle=2)
+
+    def phase_of_cycle(office):
+        record = office.store.get(AllocationRecord, campaign_id, 2)
+        values = json.loads(record.inputs_json)[0]
+        counts = {n: np.array(values[n]) for n in ("class_labels", "site_labels")}
+        progress = Progress(**counts, calibration_error=values["calibration_error"])
+        return phase_of(progress, class_count=3, policy=Policy())
+
+    assert central.ask(phase_of_cycle).value == phase
+    assert central.ask(verify)[0] == []

@@ -74,7 +74,7 @@ def onnx_model(features: FeatureSpec, seed: int, *, spoil: float = 0.0) -> bytes
 
 
 def bundle(campaign_id: bytes, version: int, **changes) -> Bundle:
-    """An unsigned bundle; `changes` are `features`, `model`, `schema`, `expires_at`, `seed`."""
+    """An unsigned bundle; `changes` are `features`, `model`, `site_temperatures`, …"""
     features = changes.get("features", TEXT)
     rng = np.random.default_rng(version)
     parts = {
@@ -92,6 +92,7 @@ def bundle(campaign_id: bytes, version: int, **changes) -> Bundle:
         embedding_width=WIDTH,
         cell_count=CELLS,
         temperature=1.5,
+        site_temperatures=changes.get("site_temperatures", {}),
         created_at=1_700_000_000,
         expires_at=changes.get("expires_at", 2_500_000_000),
         parts=describe_parts(parts),

@@ -196,3 +196,17 @@ def picky_model() -> bytes:
     gather.input[1] = "few"
     model.graph.node.insert(0, helper.make_node("Reshape", ["token_ids", "three"], ["few"]))
     return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("named", "low", "high"), [("north", 0.33, 0.45), ("elsewhere", 0.55, 1.0)]
+)
+def test_a_device_scores_at_the_temperature_of_its_own_site(device, coordinator, named, low, high):
+    campaign_id = coordinator.add_campaign()
+    coordinator.publish(campaign_id, 1, site_temperatures={named: 30.0})
+    device.enroll().put(*TEXTS)
+    device.until(device.daemon(), lambda: coordinator.reports)
+    top = np.frombuffer(coordinator.batches[-1].top_probabilities, np.uint8) / 63
+    assert low < top.mean() < high
+    share = coordinator.reports[-1].top_probability_sum / 65536 / 40
+    assert share == pytest.approx(top.mean(), abs=0.01)

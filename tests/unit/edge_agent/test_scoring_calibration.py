@@ -1,4 +1,4 @@
-"""Temperatures repair confidence, and the pre-filter loses nothing that could be bought."""
+"""The pre-filter loses nothing that could be bought."""
 
 import doctest
 
@@ -7,40 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent import calibration, prefilter
-from edge_agent.calibration import calibration_error, fit_temperature
+from edge_agent import prefilter
 from edge_agent.prefilter import keep_buyable
-from edge_agent.scoring import CandidateColumns, ScoringError, softmax
-
-
-def overconfident(rows, factor, seed=0):
-    rng = np.random.default_rng(seed)
-    honest = rng.normal(0, 1.5, (rows, 4)).astype(np.float32)
-    chances = softmax(honest)
-    classes = np.array([rng.choice(4, p=p / p.sum()) for p in chances.astype(np.float64)])
-    return honest * np.float32(factor), classes
-
-
-@pytest.mark.parametrize("factor", [0.5, 3.0])
-def test_the_fitted_temperature_undoes_wrong_confidence(factor):
-    logits, classes = overconfident(3000, factor)
-    found = fit_temperature(logits, classes)
-    assert found.temperature == pytest.approx(factor, rel=0.2)
-    assert found.error < calibration_error(softmax(logits), classes)
-    assert found.error < 0.05
-
-
-def test_few_labels_leave_the_shared_temperature_nearly_alone():
-    logits, classes = overconfident(10, 3.0)
-    assert fit_temperature(logits, classes, shared=1.4).temperature == 1.4
-    assert fit_temperature(logits, classes).error == -1.0
-    logits, classes = overconfident(25, 3.0)
-    assert 1.0 < fit_temperature(logits, classes).temperature < 2.0
-
-
-def test_rows_and_classes_must_belong_together():
-    with pytest.raises(ScoringError, match="classes"):
-        fit_temperature(np.zeros((3, 2), np.float32), np.zeros(2, np.int64))
+from edge_agent.scoring import CandidateColumns
 
 
 def columns(rows, seed=0, cells=3):
@@ -97,8 +66,7 @@ def test_the_filter_saves_most_of_a_large_pool_with_one_score():
     assert one.margins[kept.rows].min() >= np.sort(one.margins)[-20]
 
 
-@pytest.mark.parametrize("module", [calibration, prefilter])
-def test_the_examples_in_the_docstrings_hold(module):
-    result = doctest.testmod(module)
+def test_the_examples_in_the_docstrings_hold():
+    result = doctest.testmod(prefilter)
     assert result.attempted > 0
     assert result.failed == 0

@@ -88,6 +88,10 @@ def test_non_iid_digits_are_learned_and_signed(
     assert (manifest.version, manifest.parent_version, manifest.cell_count) == (2, 1, 64)
     assert manifest.temperature > 0
     assert 0 <= manifest.calibration_error < 0.2
+    for site, figures in evaluation["per_site"].items():
+        assert manifest.temperature_at(site) == figures["temperature"]
+        assert -1 <= figures["calibration_error"] < 0.5
+    assert evaluation["calibration_error"] == manifest.calibration_error
     assert_prototypes_and_cells_describe_the_data(request, digits, bundle)
 
 

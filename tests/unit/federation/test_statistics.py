@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -106,3 +108,38 @@ def test_a_site_without_test_examples_reports_zeros() -> None:
     assert nothing.loss_count == 0
     assert not nothing.bin_counts.any()
     assert stats.accuracy(np.zeros((3, 2), np.int64)) == 0.0
+
+
+def judged(rows: int, loudness: float, seed: int) -> stats.Calibration:
+    """Sums of a site whose logits are `loudness` times as large as they should be."""
+    rng = np.random.default_rng(seed)
+    honest = rng.normal(0, 1.5, (rows, 4))
+    chances = np.exp(honest) / np.exp(honest).sum(axis=1, keepdims=True)
+    classes = np.int64([rng.choice(4, p=p) for p in chances])
+    fits = np.arange(rows) % 2 == 0
+    return stats.calibration_sums((loudness * honest).astype(np.float32), classes, fits)
+
+
+def test_a_site_is_drawn_from_the_shared_temperature_to_its_own_by_its_examples() -> None:
+    found = [stats.site_temperature(judged(rows, 4.0, 7), 1.0) for rows in (20, 100, 4000)]
+    assert found[0] == 1.0
+    assert 1.0 < found[1] < found[2] == pytest.approx(4.0, rel=0.2)
+
+
+def test_each_site_at_its_own_temperature_is_better_calibrated_than_all_at_one() -> None:
+    sites = [judged(2000, 4.0, 8), judged(2000, 0.5, 9)]
+    total = stats.Calibration(
+        *(sum(getattr(site, f.name) for site in sites) for f in fields(stats.Calibration))
+    )
+    shared, _ = stats.temperature_of(total)
+    own = [(site, stats.site_temperature(site, shared)) for site in sites]
+    errors = [stats.calibration_error(site, temperature) for site, temperature in own]
+    together = [stats.calibration_error(site, shared) for site in sites]
+    assert max(errors) < 0.06 < min(together)
+    assert stats.pooled_error(own) <= np.mean(errors) + 1e-9
+
+
+def test_an_error_that_nobody_measured_is_unknown() -> None:
+    nothing = judged(0, 1.0, 1)
+    assert stats.calibration_error(nothing, 1.0) == -1.0
+    assert stats.pooled_error([(nothing, 1.0)]) == -1.0

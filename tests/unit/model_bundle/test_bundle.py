@@ -120,3 +120,22 @@ def test_a_bad_label_schema_is_refused(fields: object) -> None:
 
 def test_the_schema_digest_depends_on_order() -> None:
     assert LabelSchema(("a", "b")).digest() != LabelSchema(("b", "a")).digest()
+
+
+def test_a_site_has_its_own_temperature_where_the_manifest_names_one() -> None:
+    manifest = dataclasses.replace(example(), site_temperatures={"north": 2.0})
+    read = ModelManifest.from_json(manifest.canonical_json())
+    assert (read.temperature_at("north"), read.temperature_at("south")) == (2.0, 1.25)
+
+
+def test_a_manifest_without_site_temperatures_has_the_bytes_it_always_had() -> None:
+    assert b"site_temperatures" not in example().canonical_json()
+    assert ModelManifest.from_json(example().canonical_json()) == example()
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, True, "2"])
+def test_a_temperature_that_is_no_positive_number_is_refused(wrong: object) -> None:
+    for change in ({"temperature": wrong}, {"site_temperatures": {"north": wrong}}):
+        manifest = dataclasses.replace(example(), **change)
+        with pytest.raises(MalformedBundle, match="temperature"):
+            ModelManifest.from_json(manifest.canonical_json())

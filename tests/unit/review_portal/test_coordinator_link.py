@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import threading
 
@@ -25,6 +26,7 @@ from test_label_store import decide, lease, undo
 
 from model_bundle.label_schema import LabelSchema
 from review_portal.coordinator_link import CoordinatorLink
+from review_portal.core.model import GrantReason
 from review_portal.egress.archive import EgressArchive
 from review_portal.egress.guard import EgressGuard
 from review_portal.egress.reading import Choice, check, newest
@@ -377,3 +379,34 @@ def test_a_message_that_may_not_leave_is_neither_sent_nor_recorded(
     archive = EgressArchive(tmp_path / "portal")
     kinds = {shown.record.method.rpartition("/")[2] for shown in newest(archive, Choice())}
     assert "ReportSite" not in kinds
+
+
+def explored(bench, count: int, *, right: int, reason=GrantReason.EXPLORE) -> None:
+    """Items whose model is 90 % sure of class 0, of which the experts agree to `right`."""
+    made = [new_item(number, probabilities=(0.9, 0.05, 0.05)) for number in range(count)]
+    grants = [dataclasses.replace(entry.grant, reason=reason) for entry in made]
+    bench.receive(*(dataclasses.replace(e, grant=g) for e, g in zip(made, grants, strict=True)))
+    for number, entry in enumerate(made):
+        if number % 20 == 0:
+            lease(bench, 1)
+        decide(bench, 1, entry.item_id, 0 if number < right else 1)
+
+
+def test_the_totals_carry_how_confidence_stands_up_to_labels_that_chance_asked_for(
+    bench, link, coordinator
+) -> None:
+    explored(bench, 60, right=36)
+    assert link.turn()
+    report = coordinator.reports[0]
+    assert report.calibration_error_milli == pytest.approx(300, abs=1)
+    assert report.temperature_milli > 1500
+
+
+@pytest.mark.parametrize(("count", "reason"), [(40, GrantReason.EXPLORE), (60, GrantReason.USEFUL)])
+def test_too_few_labels_or_labels_asked_for_their_doubt_say_nothing_of_calibration(
+    bench, link, coordinator, count, reason
+) -> None:
+    explored(bench, count, right=count // 2, reason=reason)
+    assert link.turn()
+    assert coordinator.reports[0].label_count == count
+    assert coordinator.reports[0].temperature_milli == 0
