@@ -1,4 +1,4 @@
-"""`perimeter-agent`: enroll, run, status, mask, egress, audit, shred."""
+"""`perimeter-agent`: enroll, run, status, mask, egress, audit, retention, shred."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.set_defaults(run="status")
     _add_egress(commands)
     _add_audit(commands)
-    _add_shred(commands)
+    _add_deletions(commands)
     masking_commands.add_arguments(commands)
     return parser
 
@@ -67,7 +67,11 @@ def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     audit.set_defaults(run="audit")
 
 
-def _add_shred(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_deletions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    keep = commands.add_parser("retention", help="remove samples that are too old, now")
+    _add_config(keep)
+    keep.add_argument("--days", type=int, help="age limit, in place of the setting's")
+    keep.set_defaults(run="retention")
     shred = commands.add_parser("shred", help="destroy one campaign's key and samples for good")
     shred.add_argument("campaign", help="name of the campaign")
     _add_config(shred)

@@ -22,6 +22,7 @@ from edge_agent.masking.policy import MaskingPolicy, policy_from_json
 from edge_agent.portal_client import PortalClient
 from edge_agent.queue.stores import Stores, open_stores
 from edge_agent.release import Releaser
+from edge_agent.retention import Retention
 from edge_agent.sources.folder import FolderSource
 from edge_agent.sources.growing import GrowingFile
 from edge_agent.sources.intake import Intake
@@ -73,6 +74,7 @@ def build_daemon(
         queue_bytes_max=config.limits.queue_bytes_max,
         drop_oldest=config.limits.when_full == "drop-oldest",
     )
+    log = AuditLog(config.state_folder)
     portal = PortalClient(identity, config.portal, call_seconds=config.timing.call_seconds)
     parts = Parts(
         config=config,
@@ -91,7 +93,8 @@ def build_daemon(
         portal=portal,
         releaser=Releaser(stores, portal, views, config, identity.grant_key),
         egress_copy=EgressCopy(config.state_folder / EGRESS_FOLDER, portal),
-        unmasker=Unmasker(stores, portal, AuditLog(config.state_folder), config),
+        unmasker=Unmasker(stores, portal, log, config),
+        retention=Retention(stores, log, config.retention_days),
     )
     return Daemon(parts, identity, clock, rng, wake)
 

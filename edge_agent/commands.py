@@ -18,7 +18,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import AgentConfig, load_config
-from edge_agent.errors import StorageError
+from edge_agent.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from edge_agent.egress_ledger import EgressRecord
@@ -160,6 +160,29 @@ def shred(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def retention(parsed: argparse.Namespace) -> int:
+    """Removes samples that are older than the age limit, now."""
+    from edge_agent.audit import AuditLog
+    from edge_agent.queue.stores import open_stores
+    from edge_agent.retention import Retention
+
+    config = _config(parsed)
+    days = config.retention_days if parsed.days is None else parsed.days
+    if days < 1:
+        raise ConfigError("no age limit: set retention_days or give --days, at least 1")
+    removed = 0
+    with _only_one(config.state_folder):
+        stores = open_stores(config)
+        try:
+            keeper = Retention(stores, AuditLog(config.state_folder), days)
+            while batch := keeper.remove(time.time()):
+                removed += batch
+        finally:
+            stores.database.close()
+    sys.stdout.write(f"{removed} samples removed\n")
+    return 0
+
+
 def _show(folder: Path, parsed: argparse.Namespace) -> int:
     from collections import deque
 
@@ -197,4 +220,5 @@ COMMANDS: Mapping[str, Callable[[Any], int]] = {
     "egress": egress,
     "audit": audit,
     "shred": shred,
+    "retention": retention,
 }

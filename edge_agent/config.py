@@ -168,6 +168,8 @@ class AgentConfig(Table, frozen=True):
         key_store: file, or keyring for the keyring of the operating system.
         unmask: Whether raw words behind a placeholder may be shown at the site's portal: refuse, or
             approved, for requests that a second person allowed there.
+        retention_days: Age at which samples go, since settlement where a grant named one, else
+            since arrival; 0 keeps them.
         sources: Where samples come from.
         masking: The site's masking policy; its keys are those of `masking.policy.MaskingPolicy`.
     """
@@ -178,6 +180,7 @@ class AgentConfig(Table, frozen=True):
     key_file: str = ""
     key_store: Literal["file", "keyring"] = "file"
     unmask: Literal["refuse", "approved"] = "refuse"
+    retention_days: int = 0
     sources: tuple[SourceConfig, ...] = ()
     limits: Limits = Limits()
     timing: Timing = Timing()
@@ -241,6 +244,8 @@ def parse_config(
         ) from None
     config.limits.check()
     config.timing.check()
+    if config.retention_days < 0:
+        raise ConfigError("retention_days must not be negative; 0 keeps samples")
     _check_sources(config)
     return _with_absolute_paths(config, base)
 

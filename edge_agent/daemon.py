@@ -29,6 +29,7 @@ from edge_agent.portal_client import PortalClient
 from edge_agent.queue.journal import Refusal
 from edge_agent.queue.stores import Stores
 from edge_agent.release import Releaser
+from edge_agent.retention import Retention
 from edge_agent.sources.intake import Delivery, Intake
 from edge_agent.sources.push import PushListener
 from edge_agent.unmasking import Unmasker
@@ -71,6 +72,7 @@ class Parts:
         releaser: From grant to item.
         egress_copy: The ledger's way to the portal.
         unmasker: Answers approved questions for raw words.
+        retention: Removes samples that are too old.
     """
 
     config: AgentConfig
@@ -86,6 +88,7 @@ class Parts:
     releaser: Releaser
     egress_copy: EgressCopy
     unmasker: Unmasker
+    retention: Retention
 
 
 class Daemon:
@@ -185,8 +188,10 @@ class Daemon:
             more.append(self._attempt("grants", self._pull_grants, now, peer="coordinator"))
             more.append(self._attempt("release", self._release, now, peer="portal"))
             more.append(self._attempt("outcomes", self._report, now, peer="coordinator"))
-            more.append(self._attempt("egress copy", self._copy_egress, now, peer="portal"))
+            copy = self._parts.egress_copy
+            more.append(self._attempt("egress copy", lambda _: copy.turn(), now, peer="portal"))
             more.append(self._attempt("unmasking", self._parts.unmasker.turn, now, peer="portal"))
+        more.append(self._attempt("retention", self._parts.retention.turn, now))
         return any(more)
 
     def _attempt(
@@ -354,9 +359,6 @@ class Daemon:
     def _report(self, now: float) -> bool:  # noqa: ARG002 - one face for all parts
         self._parts.uplink.report_outcomes()
         return False
-
-    def _copy_egress(self, now: float) -> bool:  # noqa: ARG002 - one face for all parts
-        return self._parts.egress_copy.turn()
 
     def _look_after_identity(self, now: float) -> bool:
         """Takes over an identity that was renewed or enrolled anew, and renews at half-life."""

@@ -20,6 +20,7 @@ COMMANDS = (
     ("export", "export_labels", "write labels to a file that other tools read"),
     ("egress", "egress", "show, verify or export what left this site"),
     ("audit", "audit", "verify the audit log"),
+    ("retention", "retention", "remove content that is older than the age limit"),
     ("shred", "shred", "delete a campaign's key, and with it all of its content"),
 )
 

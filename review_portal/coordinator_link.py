@@ -81,6 +81,7 @@ class CoordinatorLink:
         report_seconds: Rhythm of the site's totals.
         chance: Numbers in [0, 1).
         guard: The one way out; checks and records every message.
+        chore: Done after each turn, whether the coordinator answered or not.
     """
 
     store: LabelStore
@@ -90,6 +91,7 @@ class CoordinatorLink:
     report_seconds: float
     chance: Callable[[], float]
     guard: EgressGuard
+    chore: Callable[[float], object] = lambda _: None
     state: LinkState = field(default_factory=LinkState)
     _wake: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -137,6 +139,7 @@ class CoordinatorLink:
         finally:
             now = self.clock()
             self.store.database.write(lambda c: items.expire(c, now))
+            self.chore(now)
         self.state.failed_count = 0
         self.state.last_contact_at = self.clock()
         return True

@@ -68,6 +68,13 @@ class GrantBook:
         )
         return _held(rows[0]) if rows else None
 
+    def live_since(self, before: float) -> list[grant_pb2.Grant]:
+        """Returns grants that are open, or were settled at or after a moment."""
+        rows = self._database.read(
+            "SELECT body FROM grant_book WHERE stage = 0 OR settled_at >= ?", (before,)
+        )
+        return [grant_pb2.Grant.FromString(body) for (body,) in rows]
+
     def due(self, now: float, *, count_max: int = 32) -> list[HeldGrant]:
         """Returns open grants whose next attempt is due, oldest first."""
         rows = self._database.read(

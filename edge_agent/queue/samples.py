@@ -6,7 +6,7 @@ Content stays after scoring because a grant for it may come weeks later.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -286,6 +286,36 @@ class SampleStore:
             "UPDATE sample SET state = 0, view = NULL, view_policy = ''"
             " WHERE campaign_id = ? AND state = 2 AND source = ? AND view_policy != ?",
             (campaign_id, source, policy),
+        )
+
+    def older_than(
+        self, before: float, *, kept: Container[bytes], count_max: int
+    ) -> list[tuple[int, bytes]]:
+        """Returns row and campaign of samples that arrived before a moment, oldest first.
+
+        Args:
+            before: Seconds since 1970.
+            kept: Candidate ids that are left out.
+            count_max: Most that are returned.
+        """
+        old: list[tuple[int, bytes]] = []
+        last = 0
+        while len(old) < count_max:
+            rows = self._database.read(
+                "SELECT id, campaign_id, candidate_id FROM sample"
+                " WHERE id > ? AND arrived_at < ? ORDER BY id LIMIT ?",
+                (last, before, count_max),
+            )
+            if not rows:
+                break
+            old += [(row_id, campaign) for row_id, campaign, name in rows if name not in kept]
+            last = rows[-1][0]
+        return old[:count_max]
+
+    def remove(self, row_ids: Sequence[int]) -> None:
+        """Removes samples for good."""
+        self._database.write_many(
+            "DELETE FROM sample WHERE id = ?", [(row_id,) for row_id in row_ids]
         )
 
     def drop_oldest(self, count: int) -> int:

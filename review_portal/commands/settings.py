@@ -13,6 +13,7 @@ from review_portal.egress.archive import EgressArchive
 from review_portal.egress.guard import EgressGuard
 from review_portal.identity import load_identity
 from review_portal.label_store import LabelStore
+from review_portal.retention import Keeper
 
 
 def config_of(arguments: argparse.Namespace) -> PortalConfig:
@@ -38,4 +39,5 @@ def link_of(config: PortalConfig, store: LabelStore) -> CoordinatorLink | None:
         report_seconds=config.report_seconds,
         chance=random.SystemRandom().random,
         guard=EgressGuard(archive, f"portal/{identity.name}", time.time),
+        chore=Keeper(store, config.retention_days).turn,
     )

@@ -23,7 +23,7 @@ from review_portal.core.model import Purpose, SlotState
 from review_portal.store.campaigns import CampaignSettings
 from review_portal.store.database import insert_row
 from review_portal.store.items import pack_probabilities, unpack_probabilities
-from review_portal.store.tables import annotation, item, label, slot
+from review_portal.store.tables import annotation, item, item_content, label, slot
 
 if TYPE_CHECKING:
     from review_portal.store.queue import LeaseRequest, QueuedItem
@@ -149,6 +149,7 @@ def _repeats(connection: Connection, request: LeaseRequest, count: int) -> list[
     rows = connection.execute(
         select(item.c.item_number, item.c.campaign_id, item.c.candidate_id)
         .join(annotation, annotation.c.item_number == item.c.item_number)
+        .join(item_content, item_content.c.item_number == item.c.item_number)
         .where(
             annotation.c.expert_id == request.expert_id,
             annotation.c.campaign_id == request.campaign_id,

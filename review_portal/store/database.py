@@ -102,6 +102,24 @@ class Database:
         with self._write_engine.begin() as connection:
             return work(connection)
 
+    def truncate_log(self) -> None:
+        """Empties the write-ahead log, so that what was removed does not live on in it.
+
+        Readers that are at work keep it; the next call empties it then.
+        """
+        self._writer.submit(self._truncate).result()
+
+    def _truncate(self) -> None:
+        if self._write_engine is None:
+            raise StoreMissing(f"{self.path} was opened read-only")
+        raw = self._write_engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor.fetchall()
+        finally:
+            raw.close()
+
     def close(self) -> None:
         """Finishes queued writes and closes the file."""
         self._writer.shutdown(wait=True)

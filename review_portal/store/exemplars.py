@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, exists, select
 
 from review_portal.core.model import Settlement
 from review_portal.store import audit
@@ -58,6 +58,8 @@ def exemplars(
             label.c.settlement.in_(CERTAIN),
             label.c.split == "train",
             ~item.c.is_gold,
+            # Content has an age limit; labels stay without it.
+            exists().where(item_content.c.item_number == item.c.item_number),
         )
         .order_by(label.c.label_id.desc())
         .limit(LOOK_BACK)

@@ -59,6 +59,10 @@ class KeyRing:
                 f"sealed content of {row!r} in campaign {campaign_id.hex()} was changed"
             ) from None
 
+    def has(self, campaign_id: bytes) -> bool:
+        """Returns whether a campaign has a key."""
+        return self._path(campaign_id).exists()
+
     def shred(self, campaign_id: bytes) -> bool:
         """Deletes a campaign's key, and so all of its content, in every copy of the database.
 
