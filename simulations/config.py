@@ -20,11 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from simulations.config_rules import check
 from simulations.errors import ConfigInvalid
-
-KINDS = ("text", "image", "series", "record")
-PARTITIONS = ("dirichlet", "column")
-TRAINERS = ("fast", "flower")
 
 
 @dataclass(frozen=True)
@@ -262,7 +259,7 @@ def config_of(values: Mapping[str, Any]) -> SimulationConfig:
         raise ConfigInvalid("section [data] is missing; it needs path and kind")
     sections = {name: _section(hints[name], values.get(name, {}), name) for name in hints}
     config = SimulationConfig(**sections)
-    _check(config)
+    check(config)
     return config
 
 
@@ -294,46 +291,3 @@ def _typed(wanted: Any, value: Any, what: str) -> Any:
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise ConfigInvalid(f"{what} must be of type {wanted.__name__}, not {value!r}")
     return value
-
-
-def _check(config: SimulationConfig) -> None:
-    data, federation, budget = config.data, config.federation, config.budget
-    run, expert = config.simulation, config.expert
-    rules = {
-        "[data] kind": data.kind in KINDS,
-        "[data] features": data.features in ("frozen", "native"),
-        "[data] width": 2 <= data.width <= 4096,
-        "[federation] partition": federation.partition in PARTITIONS,
-        "[federation] sites": 1 <= federation.sites <= 10_000,
-        "[federation] alpha": federation.alpha > 0,
-        "[federation] rho": federation.rho >= 1,
-        "[federation] sizes": federation.sizes in ("equal", "unequal"),
-        "[federation] clones": 0 <= federation.clones <= federation.sites,
-        "[budget] initial": budget.initial >= 0,
-        "[budget] per_cycle": budget.per_cycle >= 1,
-        "[budget] cycles": budget.cycles >= 0,
-        "[budget] capacity": all(count >= 0 for count in budget.capacity),
-        "[budget] site_cost_bands": all(0 <= band <= 7 for band in budget.site_cost_bands),
-        "[expert] accuracy": 0 < expert.accuracy <= 1,
-        "[expert] disagreement": 0 <= expert.disagreement <= 1,
-        "[expert] abstain_ratio": 0 <= expert.abstain_ratio < 1,
-        "[training] unlabelled_weight": 0 <= config.training.unlabelled_weight <= 10,
-        "[training] unlabelled_batch": config.training.unlabelled_batch >= 1,
-        "[training] unlabelled_max": 1 <= config.training.unlabelled_max <= 20_000,
-        "[training] pseudo_labels": config.training.pseudo_labels in ("soft", "threshold"),
-        "[training] pseudo_precision": 0 < config.training.pseudo_precision <= 1,
-        "[training] pool_prior": 0 <= config.training.pool_prior <= 1,
-        "[training] trust_power": 0 <= config.training.trust_power <= 10,
-        "[training] agreement_power": 0 <= config.training.agreement_power <= 10,
-        "[training] teacher_momentum": 0 <= config.training.teacher_momentum < 1,
-        "[training] spread": config.training.spread in ("none", "cells", "graph"),
-        "[training] input_noise": 0 <= config.training.input_noise <= 10,
-        "[training] weight_power": 0 <= config.training.weight_power <= 1,
-        "[training] pretrain_rounds": 0 <= config.training.pretrain_rounds <= 1000,
-        "[simulation] strategies": bool(run.strategies),
-        "[simulation] seeds": run.seeds >= 1,
-        "[simulation] trainer": run.trainer in TRAINERS,
-    }
-    for name, holds in rules.items():
-        if not holds:
-            raise ConfigInvalid(f"{name} is out of range or unknown")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,7 @@ def load_dataset(config: DataConfig) -> Dataset:
         DataInvalid: the file is missing or does not fit its kind.
     """
     table = _read(config)
+    _check_table(table, config)
     if config.rows and (~table.is_test).sum() > config.rows:
         table = _thinned(table, config.rows)
     features = _feature_spec(config, table)
@@ -149,8 +151,8 @@ def _columns(table: Table) -> tuple[ColumnSpec, ...]:
     names = list(table.samples[0])
     columns = []
     for name in names:
-        values = [sample[name] for sample in table.samples]
-        if all(isinstance(v, (int, float)) for v in values):
+        values = [sample[name] for sample in table.samples if sample[name] is not None]
+        if values and all(isinstance(v, (int, float)) for v in values):
             numbers = np.asarray(values, dtype=np.float64)
             scale = float(numbers.std()) or 1.0
             columns.append(ColumnSpec(name, mean=float(numbers.mean()), scale=scale))
@@ -181,4 +183,22 @@ def _read(config: DataConfig) -> Table:
     reader = {".npz": readers.read_npz, ".parquet": readers.read_parquet, ".csv": readers.read_csv}
     if path.suffix not in reader:
         raise DataInvalid(f"data {path} must be .npz, .parquet, .csv or a folder")
-    return reader[path.suffix](path, config.kind)
+    try:
+        return reader[path.suffix](path, config.kind)
+    except (ValueError, OSError, BadZipFile) as error:
+        raise DataInvalid(f"{path} cannot be read as {path.suffix}: {error}") from None
+
+
+def _check_table(table: Table, config: DataConfig) -> None:
+    """Refuses data from which nothing can be learned, or of another kind than was said."""
+    train, test = int((~table.is_test).sum()), int(table.is_test.sum())
+    if not train or not test:
+        raise DataInvalid(
+            f"data {config.path} has {train} training and {test} test samples; both are needed"
+        )
+    if len(table.class_names) < 2:
+        raise DataInvalid(f"data {config.path} has one class only; there is nothing to learn")
+    first, axes = table.samples[0], {"image": (2, 3), "series": (2,)}.get(config.kind, ())
+    kind = {"text": str, "record": dict}.get(config.kind, np.ndarray)
+    if not isinstance(first, kind) or (axes and first.ndim not in axes):
+        raise DataInvalid(f"the samples of {config.path} are not of kind {config.kind}")

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.aggregation import AggregationSettings, ServerState, Update
+from federation.aggregation import ServerState, Update
 from federation.checkpoint import RoundState
 from federation.dataset import Examples, SiteData, no_examples, unlabelled_examples
 from federation.local_settings import LocalSettings
 from federation.messages import UpdateReply
 from federation.networks import Arrays, NetworkSpec, initial_arrays
-from federation.requests import RoundSettings
 from federation.round_loop import RunPlan, local_of, next_state
 from federation.screening import UpdateVerdict
 from federation.statistics import (
@@ -33,25 +32,10 @@ from federation.statistics import (
 from federation.training import SiteTrainer, TrainTask
 from simulations.config import TrainingConfig
 from simulations.datasets import Dataset
+from simulations.production import aggregation_settings, local_settings, round_settings
 
 Floats = NDArray[np.float32]
 CODE_BOOK_STEPS = 12
-LOCAL_KEYS = (
-    "local_epochs",
-    "batch_size",
-    "learning_rate",
-    "unlabelled_weight",
-    "unlabelled_batch",
-    "unlabelled_max",
-    "pseudo_labels",
-    "pseudo_precision",
-    "pool_prior",
-    "trust_power",
-    "agreement_power",
-    "spread",
-    "input_noise",
-)
-"""Keys of `[training]` that are the production's local settings under the same name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +82,7 @@ class Learner:
 
     def local(self) -> LocalSettings:
         """Local training as configured."""
-        return LocalSettings(
-            **{name: getattr(self.config, name) for name in LOCAL_KEYS},
-        )
+        return local_settings(self.config)
 
     def plan(self) -> RunPlan:
         """The production plan of rounds."""
@@ -108,14 +90,9 @@ class Learner:
             campaign_id="00" * 16,
             run_key="simulation",
             spec=self.spec,
-            rounds=RoundSettings(
-                rounds=self.config.rounds,
-                cell_count=self.config.cell_count,
-                weight_power=self.config.weight_power,
-                teacher_momentum=self.config.teacher_momentum,
-            ),
+            rounds=round_settings(self.config),
             local=self.local(),
-            aggregation=AggregationSettings(server_momentum=self.config.server_momentum),
+            aggregation=aggregation_settings(self.config),
             label_counts={},
             seed=self.seed,
         )

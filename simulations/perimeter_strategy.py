@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from coordinator.core.allocation.policy import Budget, Policy, Switches
+from coordinator.core.allocation.policy import Budget, Phase, Policy, Switches, UtilityWeights
 from coordinator.core.allocation.pool import Pool, Progress
 from coordinator.core.allocation.seam import allocate
 from coordinator.core.trust import site_trust
@@ -15,12 +15,16 @@ from simulations.view import Integers, Selection, SelectionView
 
 
 def select_perimeter(
-    view: SelectionView, rng: np.random.Generator, policy: Policy | None = None
+    view: SelectionView,
+    rng: np.random.Generator,
+    policy: Policy | None = None,
+    *,
+    site_head: bool = False,
 ) -> Selection:
     """Scores the open samples, allocates the cycle's budget, returns the picks."""
     policy = policy or Policy()
     places = np.flatnonzero(view.open)
-    pool = make_pool(view, places)
+    pool = make_pool(view, places, site_head=site_head)
     budget = Budget(
         cost_limit=view.budget,
         site_capacity=view.capacity,
@@ -42,9 +46,15 @@ def without(switch: str, policy: Policy | None = None) -> Policy:
     return replace(policy, switches=replace(policy.switches, **{switch: False}))
 
 
-def make_pool(view: SelectionView, places: Integers) -> Pool:
-    """The candidates as the coordinator would see them: quantised columns and totals only."""
-    columns = _columns(view, places)
+def make_pool(view: SelectionView, places: Integers, *, site_head: bool = False) -> Pool:
+    """The candidates as the coordinator would see them: quantised columns and totals only.
+
+    Args:
+        view: the federation before a cycle.
+        places: open samples.
+        site_head: score divergence against the shared model tuned on each site's own labels.
+    """
+    columns = _columns(view, places, site_head)
     labelled = view.labels >= 0
     trust = None
     if view.judged is not None:
@@ -74,8 +84,22 @@ def make_pool(view: SelectionView, places: Integers) -> Pool:
     )
 
 
-def _columns(view: SelectionView, places: Integers) -> CandidateColumns:
-    outputs = ModelOutputs(view.outputs.logits[places], view.outputs.embedding[places])
+def half_divergence(policy: Policy | None = None) -> Policy:
+    """The policy with half of the margin's weight on divergence.
+
+    >>> half_divergence().weights[Phase.HOT].normalised().tolist()
+    [0.5, 0.0, 0.5, 0.0]
+    """
+    policy = policy or Policy()
+    mixed = UtilityWeights(margin=0.5, divergence=0.5)
+    return replace(policy, weights={**policy.weights, Phase.WARM: mixed, Phase.HOT: mixed})
+
+
+def _columns(view: SelectionView, places: Integers, site_head: bool) -> CandidateColumns:
+    head = np.log(np.maximum(view.tuned.probabilities[places], 1e-12)) if site_head else None
+    outputs = ModelOutputs(
+        view.outputs.logits[places], view.outputs.embedding[places], site_logits=head
+    )
     columns = score(
         outputs,
         temperature=1.0,

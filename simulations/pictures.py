@@ -79,7 +79,7 @@ def curves(lines: Sequence[Line], *, x_name: str, y_name: str, diagonal: bool = 
 
 
 def bars(names: Sequence[str], shares: Sequence[Sequence[float]], groups: Sequence[str]) -> str:
-    """Stacked horizontal bars: one bar per name, one segment per group, each bar of length 1."""
+    """Stacked horizontal bars: one bar per name, one numbered segment per group."""
     height = 26
     parts = []
     for row, (name, values) in enumerate(zip(names, shares, strict=True)):
@@ -94,6 +94,11 @@ def bars(names: Sequence[str], shares: Sequence[Sequence[float]], groups: Sequen
                 f'<rect x="{start:.1f}" y="{y}" width="{width:.1f}" height="18" fill="{colour}">'
                 f"<title>{escape(title)}</title></rect>"
             )
+            if width >= 16:
+                parts.append(
+                    f'<text x="{start + width / 2:.1f}" y="{y + 13}" text-anchor="middle" '
+                    f'style="fill:#fff;font-size:10px;pointer-events:none">{i}</text>'
+                )
             start += width
     total = 20 + len(names) * height
     return (

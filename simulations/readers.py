@@ -20,7 +20,15 @@ def read_npz(path: Path, kind: str) -> Table:
         missing = {"X_train", "y_train", "X_test", "y_test"} - set(arrays)
         if missing:
             raise DataInvalid(f"{path} lacks the array {sorted(missing)[0]}")
+        if kind == "text":
+            raise DataInvalid(f"{path}: texts come as a table or a folder, not as npz")
         names = arrays["classes"].tolist() if "classes" in arrays else None
+        for part in ("train", "test"):
+            rows, known = len(arrays[f"X_{part}"]), len(arrays[f"y_{part}"])
+            if rows != known:
+                raise DataInvalid(f"{path}: X_{part} has {rows} rows, y_{part} has {known}")
+            if arrays[f"y_{part}"].dtype.kind not in "iu":
+                raise DataInvalid(f"{path}: y_{part} must hold whole numbers; put names in classes")
         samples = np.concatenate([arrays["X_train"], arrays["X_test"]])
         labels = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int64)
         train = len(arrays["X_train"])
@@ -47,8 +55,12 @@ def read_csv(path: Path, kind: str) -> Table:
     """The same columns as a parquet file, with a header line."""
     import pandas as pd
 
-    columns = {name: values.tolist() for name, values in pd.read_csv(path).items()}
-    return _from_columns({str(name): values for name, values in columns.items()}, path, kind)
+    table = pd.read_csv(path)
+    columns = {
+        str(name): values.astype(object).where(values.notna(), None).tolist()
+        for name, values in table.items()
+    }
+    return _from_columns(columns, path, kind)
 
 
 def read_folder(path: Path, kind: str) -> Table:
@@ -62,6 +74,8 @@ def read_folder(path: Path, kind: str) -> Table:
         raise DataInvalid(f"{path} has no class folders with {pattern} files")
     samples = [_sample(file, kind) for _, file in files]
     labels = np.array([label for label, _ in files], dtype=np.int64)
+    if kind != "text" and len({sample.shape for sample in samples}) > 1:
+        raise DataInvalid(f"{path}: all {kind} files must have the same shape")
     stacked: list[Any] | NDArray[Any] = samples if kind == "text" else np.stack(samples)
     return Table(
         stacked,
@@ -101,7 +115,14 @@ def _synthetic() -> tuple[list[dict[str, float]], NDArray[np.int64]]:
 
 def _from_columns(columns: dict[str, list[Any]], path: Path, kind: str) -> Table:
     if "label" not in columns:
-        raise DataInvalid(f"{path} lacks the column label")
+        raise DataInvalid(f"{path} lacks the column label; it has {', '.join(columns) or 'none'}")
+    for name in ("label", "text") if kind == "text" else ("label",):
+        if None in columns.get(name, ()):
+            row = columns[name].index(None) + 1
+            raise DataInvalid(f"{path}: row {row} has no {name}; fill it or leave the row out")
+    strange = sorted({str(v) for v in columns.get("split", ())} - {"train", "test"})
+    if strange:
+        raise DataInvalid(f"{path}: split must be train or test, not {strange[0]!r}")
     names = sorted({str(v) for v in columns["label"]})
     index = {name: i for i, name in enumerate(names)}
     labels = np.array([index[str(v)] for v in columns["label"]], dtype=np.int64)

@@ -19,9 +19,12 @@ _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 h1,h2{line-height:1.2}svg{width:100%;max-width:46rem}svg text{font:12px system-ui,sans-serif}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .7rem;text-align:right;
-border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
+border-bottom:1px solid #ddd}
+td:first-child,th:first-child{text-align:left;white-space:nowrap}
 pre{background:#f4f4f2;padding:1rem;overflow:auto}
 """
+FEWEST_IN_BIN = 10
+"""A bin with fewer samples says nothing of calibration and is not drawn."""
 _FIGURES = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
@@ -56,12 +59,14 @@ def make_report(
         "one-sided Wilcoxon test that the first is better.</p>",
         _tests_table(runs, names),
         "<h2>Where the budget went</h2>",
+        _liar_table(config, runs, names),
         "<h3>By site</h3>",
         _share_bars(runs, names, "site_labels", "site"),
         "<h3>By class</h3>",
         _share_bars(runs, names, "class_labels", "class"),
         "<h2>Calibration</h2>",
-        "<p>Mean confidence against accuracy on the test part after the last cycle.</p>",
+        "<p>Mean confidence against accuracy on the test part after the last cycle, in bins of at "
+        f"least {FEWEST_IN_BIN} samples; in the legend the expected calibration error of all.</p>",
         _calibration(runs, names),
         "<h2>Cost plan</h2>",
         _cost_table(config, runs, names),
@@ -80,7 +85,49 @@ def _describe(config: SimulationConfig, runs: Sequence[Finished]) -> str:
     return (
         f"{config.data.path.rsplit('/', 1)[-1]}: {sites} sites, {config.budget.initial} random "
         f"labels to start, {config.budget.per_cycle} cost units in each of "
-        f"{config.budget.cycles} cycles, {seeds} seeds."
+        f"{config.budget.cycles} cycles, {seeds} seeds.{_describe_scenario(config)}"
+    )
+
+
+def _describe_scenario(config: SimulationConfig) -> str:
+    """What is unusual in this world, a sentence each."""
+    scenario, expert, federation = config.scenario, config.expert, config.federation
+    told = {
+        f"Site {scenario.liar_site} claims top scores for everything.": scenario.liar_site >= 0,
+        f"Site {scenario.drop_out_site} leaves before cycle {scenario.drop_out_cycle}.": (
+            scenario.drop_out_site >= 0
+        ),
+        f"The pool shifts in cycle {scenario.drift_cycle}.": scenario.drift_cycle > 0,
+        f"The first {federation.clones} sites hold the same samples.": federation.clones > 0,
+        "The rarest class lives at site 0 only.": federation.rare_class_site,
+        f"An expert is right in {expert.accuracy:.0%} of cases.": expert.accuracy < 1,
+        f"Experts are split over {expert.disagreement:.0%} of the samples.": (
+            expert.disagreement > 0
+        ),
+        f"They cannot tell in {expert.abstain_ratio:.0%} of cases.": expert.abstain_ratio > 0,
+    }
+    return "".join(f" {sentence}" for sentence, holds in told.items() if holds)
+
+
+def _liar_table(config: SimulationConfig, runs: Sequence[Finished], names: Sequence[str]) -> str:
+    """The lying site's share of the labels of each cycle; the worst seed in brackets."""
+    liar = config.scenario.liar_site
+    if liar < 0 or len(runs[0].curve) < 2:
+        return ""
+    rows = []
+    for name in names:
+        taken = np.array(
+            [[p["site_labels"][liar] for p in r.curve] for r in runs if r.strategy == name]
+        )
+        labels = _stack(runs, name, "labels")
+        shares = np.diff(taken, axis=1) / np.maximum(np.diff(labels, axis=1), 1)
+        cells = [f"<td>{s.mean():.1%} ({s.max():.0%})</td>" for s in shares.T]
+        rows.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
+    heads = "".join(f"<th>cycle {i + 1}</th>" for i in range(len(runs[0].curve) - 1))
+    return (
+        f"<h3>What the lying site {liar} took</h3><p>Share of each cycle's labels, mean over seeds "
+        "and in brackets the worst seed.</p>"
+        f"<table><tr><th>strategy</th>{heads}</tr>{''.join(rows)}</table>"
     )
 
 
@@ -176,6 +223,7 @@ def _share_bars(runs: Sequence[Finished], names: Sequence[str], key: str, what: 
 def _calibration(runs: Sequence[Finished], names: Sequence[str]) -> str:
     lines = []
     for name in names:
+        error = _calibration_error([run for run in runs if run.strategy == name])
         found: dict[int, list[list[float]]] = {}
         for run in runs:
             if run.strategy == name:
@@ -184,11 +232,23 @@ def _calibration(runs: Sequence[Finished], names: Sequence[str]) -> str:
         points = []
         for key in sorted(found):
             table = np.array(found[key])
+            if table[:, 2].sum() < FEWEST_IN_BIN:
+                continue
             weights = table[:, 2] / table[:, 2].sum()
             points.append(((table[:, 0] * weights).sum(), (table[:, 1] * weights).sum()))
         x, y = [p[0] for p in points], [p[1] for p in points]
-        lines.append(Line(name, x, y, y, y))
+        lines.append(Line(f"{name} {error:.3f}", x, y, y, y))
     return curves(lines, x_name="confidence", y_name="accuracy", diagonal=True)
+
+
+def _calibration_error(runs: Sequence[Finished]) -> float:
+    """Mean over the seeds of the gap between confidence and accuracy, weighted by samples."""
+    errors = []
+    for run in runs:
+        table = np.array(run.curve[-1]["reliability"])
+        gaps = np.abs(table[:, 0] - table[:, 1])
+        errors.append(float((gaps * table[:, 2]).sum() / table[:, 2].sum()))
+    return float(np.mean(errors))
 
 
 def _cost_table(config: SimulationConfig, runs: Sequence[Finished], names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from coordinator.core.allocation.policy import Policy, Switches
 from simulations import ranking
 from simulations.engine import Strategy
 from simulations.errors import ConfigInvalid
-from simulations.perimeter_strategy import select_perimeter, without
+from simulations.perimeter_strategy import half_divergence, select_perimeter, without
 from simulations.rivals.badge import rank_badge
 from simulations.rivals.cluster_margin import rank_cluster_margin
 from simulations.rivals.cold_start import rank_probcover, rank_typiclust
@@ -21,6 +21,7 @@ from simulations.rivals.ifal import rank_ifal
 from simulations.rivals.rules import select_inside, select_union
 from simulations.view import Selection, SelectionView
 
+DIVERGENCE = "perimeter-divergence"
 _SCORERS = {
     "random": ranking.random_scores,
     "entropy": ranking.entropy_scores,
@@ -62,6 +63,7 @@ def strategy_names() -> dict[str, str]:
         if union:
             names[f"{name}-global"] = f"{name} over the union of all sites"
     names["perimeter"] = "the product's default policy"
+    names[DIVERGENCE] = "perimeter with half of margin's weight on divergence from site heads"
     for item in fields(Switches):
         names[f"perimeter-no-{item.name.replace('_', '-')}"] = f"perimeter without {item.name}"
     return names
@@ -93,11 +95,11 @@ def find_strategy(name: str) -> Strategy:
 
 
 def _perimeter(name: str) -> Strategy:
-    policy = Policy()
-    if name != "perimeter":
+    policy = half_divergence() if name == DIVERGENCE else Policy()
+    if name not in ("perimeter", DIVERGENCE):
         policy = without(name.removeprefix("perimeter-no-").replace("-", "_"))
 
     def select(view: SelectionView, rng: np.random.Generator) -> Selection:
-        return select_perimeter(view, rng, policy)
+        return select_perimeter(view, rng, policy, site_head=name == DIVERGENCE)
 
     return select

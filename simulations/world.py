@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from simulations.config import SimulationConfig
 from simulations.datasets import Dataset
+from simulations.errors import ConfigInvalid
 from simulations.partition import make_partition
 
 Integers = NDArray[np.int64]
@@ -59,6 +60,9 @@ def make_world(config: SimulationConfig, dataset: Dataset, seed: int) -> World:
         dataset.train_classes, dataset.train_groups, config.federation, rng
     )
     count = int(sites.max()) + 1
+    for key in ("drop_out_site", "liar_site"):
+        if getattr(config.scenario, key) >= count:
+            raise ConfigInvalid(f"[scenario] {key} must be below {count}, the number of sites")
     truth = dataset.train_classes[rows]
     start = np.sort(rng.choice(len(rows), min(config.budget.initial, len(rows)), replace=False))
     return World(

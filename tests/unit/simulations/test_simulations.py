@@ -15,12 +15,14 @@ from federation.in_process import desk_for, transport_for
 from federation.requests import request_of
 from federation.round_loop import run_rounds
 from simulations import __main__ as command
+from simulations.advice import make_plan, plan_text
 from simulations.config import ConfigInvalid, config_of, read_config
 from simulations.datasets import load_dataset
 from simulations.engine import Run
 from simulations.errors import DataInvalid
 from simulations.learner import make_learner
 from simulations.partition import balanced_dirichlet, long_tail, make_partition
+from simulations.report import make_report
 from simulations.strategies import find_strategy
 from simulations.summary import labels_to_reach, paired_test, summarise
 from simulations.sweep import Finished
@@ -49,11 +51,31 @@ def play(config, name, seed=0):
 
 
 @pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.toml")), ids=lambda p: p.stem)
-def test_every_scenario_file_is_valid(path):
+def test_every_scenario_file_is_valid_and_plays_a_cycle(path):
     config = read_config(path)
     for name in config.simulation.strategies:
         find_strategy(name)
     assert "perimeter" in config.simulation.strategies
+    quick = {"rounds": 2, "hidden_width": 16, "embedding_width": 8, "cell_count": 8}
+    short = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, rows=500, width=16),
+        budget=dataclasses.replace(config.budget, cycles=1),
+        training=dataclasses.replace(config.training, **quick),
+        # What goes wrong in a later cycle goes wrong in the first one.
+        scenario=dataclasses.replace(
+            config.scenario,
+            drop_out_cycle=1,
+            drift_cycle=min(config.scenario.drift_cycle, 1),
+        ),
+    )
+    start, end = play(short, "perimeter")
+    assert start.labels == config.budget.initial
+    assert 0 < end.cost <= config.budget.per_cycle
+    finished = Finished("perimeter", 0, [vars(start), vars(end)], 0.1)
+    page = make_report(short, [finished], summarise([finished]))
+    assert page.count("<svg") >= 6
+    assert ("What the lying site" in page) == (config.scenario.liar_site >= 0)
 
 
 @pytest.mark.parametrize(
@@ -298,3 +320,33 @@ def test_a_lying_site_is_capped_at_once_and_ignored_after_three_cycles():
     bought = np.diff(counts)
     assert bought.max() <= 10
     assert bought[3] <= 2
+
+
+def finished(name, seed, accuracies):
+    points = [
+        {**point, "cost": point["labels"] - 10, "site_labels": [point["labels"] - 4, 4]}
+        for point in curve_of(accuracies)
+    ]
+    return Finished(name, seed, points, 0.1)
+
+
+def plan_of(rival_gains):
+    runs = [finished("random", seed, [0.4, 0.5, 0.6]) for seed in range(len(rival_gains))]
+    for seed, gain in enumerate(rival_gains):
+        runs.append(finished("perimeter", seed, [0.4, 0.7, 0.8]))
+        runs.append(finished("margin-site", seed, [0.4, 0.7 + gain, 0.8 + gain]))
+    return make_plan(config_of(SMALL), runs, None)
+
+
+def test_a_plan_leaves_the_default_policy_only_for_one_that_is_better_in_every_seed():
+    by_chance, clearly = plan_of([0.03, -0.01]), plan_of([0.03, 0.02])
+    assert by_chance.strategy == "perimeter"
+    assert "points ahead, within chance" in by_chance.because
+    assert clearly.strategy == "margin-site"
+    assert "ahead of perimeter in every seed" in clearly.because
+
+
+def test_a_plan_says_what_it_costs_and_whose_experts_are_busiest():
+    text = plan_text(plan_of([0.0, 0.0]))
+    assert "30, the start included; 20 cost units" in text
+    assert "busiest is site 0 with 26 labels" in text
