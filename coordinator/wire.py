@@ -21,6 +21,7 @@ from coordinator.core.entries import GrantState, Verdict
 from coordinator.core.ledger import OutcomeReport
 from coordinator.core.records import COLUMN_WIDTHS
 from coordinator.errors import WireInvalid
+from coordinator.padding import PADDING, is_padding
 
 ID_BYTES = 16
 DIGEST_BYTES = 32
@@ -58,6 +59,8 @@ def refuse_unknown(message: Message) -> None:
     name = message.DESCRIPTOR.name
     if len(UnknownFieldSet(message)):
         raise WireInvalid(name, "holds a field that this version does not know")
+    if not is_padding(getattr(message, PADDING, b""), message):
+        raise WireInvalid(f"{name}.{PADDING}", "must be zeros, to the size class exactly")
     for descriptor, value in message.ListFields():
         if descriptor.message_type is None:
             continue
@@ -66,7 +69,15 @@ def refuse_unknown(message: Message) -> None:
 
 
 def request_digest(message: Message) -> bytes:
-    """Returns SHA-256 of a request, to tell a repeat from another request with the same id."""
+    """Returns SHA-256 of a request, to tell a repeat from another request with the same id.
+
+    Padding does not count: a machine may repeat after an update what it sent without any.
+    """
+    if getattr(message, PADDING, b""):
+        bare = type(message)()
+        bare.CopyFrom(message)
+        bare.ClearField(PADDING)
+        message = bare
     return hashlib.sha256(message.SerializeToString(deterministic=True)).digest()
 
 
@@ -138,7 +149,7 @@ def parse_batch(message: candidate_pb2.CandidateBatch) -> Batch:
 
 def _batch_digest(message: candidate_pb2.CandidateBatch, columns: Mapping[str, bytes]) -> bytes:
     # Over the checked parts, since serialising 300 kB again would double the cost of a batch.
-    scalars = [value for name, value in _scalars(message) if name not in columns]
+    scalars = [value for name, value in _scalars(message) if name not in (*columns, PADDING)]
     seal = hashlib.sha256(repr(scalars).encode())
     for column in columns.values():
         seal.update(column)

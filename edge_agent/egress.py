@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from edge_agent.egress_ledger import EgressLedger
 from edge_agent.egress_rules import check_message
 from edge_agent.errors import EgressRefused, PeerError, PeerRefused, PeerUnavailable
+from edge_agent.padding import padded
 
 _MESSAGE_BYTES_MAX = 16 << 20
 _REASON_KEY = "perimeter-reason"
@@ -63,13 +64,13 @@ class EgressGuard:
         self._clock = clock
 
     def admit(self, peer: str, method: str, message: Message) -> bytes:
-        """Returns the bytes to send, which are in the ledger now.
+        """Returns the bytes to send, at their size class, which are in the ledger now.
 
         Raises:
             EgressRefused: The message may not leave.
             StorageFull: The ledger has no space.
         """
-        encoded = encode_checked(message)
+        encoded = encode_checked(padded(message))
         self._ledger.append(peer, method, encoded, at=int(self._clock()))
         return encoded
 

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from edge_agent.errors import EgressRefused
+from edge_agent.padding import is_padding
 
 _U32 = (1 << 32) - 1
 _U64 = (1 << 64) - 1
@@ -117,6 +118,7 @@ _CANDIDATE_BATCH: dict[str, Rule] = {
     "cell_ids": column(2),
     "density_cost": column(1, largest=127),
     "replaces_older_versions": anything,
+    "padding": is_padding,
 }
 
 RULES: Mapping[str, MessageRules] = {
@@ -149,6 +151,7 @@ RULES: Mapping[str, MessageRules] = {
             "top_probability_sum": between(0, 1 << 56),
             "top_probability_square_sum": between(0, 1 << 56),
             "complete": anything,
+            "padding": is_padding,
         }
     ),
     "perimeter.v1.ListGrantsRequest": MessageRules(
@@ -159,7 +162,7 @@ RULES: Mapping[str, MessageRules] = {
         }
     ),
     "perimeter.v1.RecordOutcomesRequest": MessageRules(
-        {"request_id": _ID, "outcomes": anything}, repeated_max=1000
+        {"request_id": _ID, "outcomes": anything, "padding": is_padding}, repeated_max=1000
     ),
     # An agent knows nothing of decisions: seconds, verdict and class are the portal's to send.
     "perimeter.v1.Outcome": MessageRules({"grant_id": _ID, "state": between(1, 6)}),

@@ -15,32 +15,6 @@ from edge_agent.masking.seam import Held, HeldReason, Masked, Masker
 MAX_PIXELS = 40_000_000
 _GRAY_MODES = frozenset({"1", "L", "I;16", "I"})
 
-DICOM_KEPT = frozenset(
-    {
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "PixelSpacing",
-        "SliceThickness",
-        "Modality",
-        "BodyPartExamined",
-        "ViewPosition",
-        "WindowCenter",
-        "WindowWidth",
-        "RescaleSlope",
-        "RescaleIntercept",
-        "PixelData",
-        "PlanarConfiguration",
-        "NumberOfFrames",
-    }
-)
-"""Header fields of a DICOM file that survive; every other one, names and ids first, is removed."""
-
 
 @dataclass(frozen=True, slots=True)
 class MaskedImage:
@@ -70,7 +44,7 @@ class ImageMasker:
         self._language = language
 
     def mask(self, content: bytes) -> MaskedImage | Held:
-        """Mask one image file (PNG, JPEG, TIFF, BMP or DICOM)."""
+        """Mask one image file (PNG, JPEG, TIFF or BMP)."""
         image = self._opened(content)
         if isinstance(image, Held):
             return image
@@ -89,9 +63,7 @@ class ImageMasker:
 
     def _opened(self, content: bytes) -> Any:
         try:
-            image = _dicom_image(content) if content[128:132] == b"DICM" else _open(content)
-        except ImportError as error:
-            return Held(HeldReason.DETECTOR_MISSING, f"this image needs the package {error.name}")
+            image = _open(content)
         except Exception:  # noqa: BLE001
             # Decoders raise many types on hostile files.
             return Held(HeldReason.UNREADABLE, "the image cannot be read")
@@ -151,43 +123,6 @@ def _open(content: bytes) -> Any:
     image.load()
     # The camera's rotation is in the metadata that is about to go.
     return _plain(ImageOps.exif_transpose(image))
-
-
-def _dicom_image(content: bytes) -> Any:
-    import numpy as np
-    import pydicom
-    from PIL import Image
-
-    dataset = pydicom.dcmread(io.BytesIO(content))
-    pixels = dataset.pixel_array.astype(np.float64)
-    if pixels.ndim == 3 and pixels.shape[-1] not in (3, 4):
-        pixels = pixels[0]
-    low, high = float(pixels.min()), float(pixels.max())
-    scaled = (pixels - low) * (255.0 / max(high - low, 1.0))
-    return _plain(Image.fromarray(scaled.astype(np.uint8)))
-
-
-def clean_dicom(content: bytes) -> bytes:
-    """A DICOM file with the header fields of `DICOM_KEPT` only; names, ids and dates are gone.
-
-    Raises:
-        ValueError: The content is no DICOM file.
-    """
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(content))
-    except InvalidDicomError as error:
-        raise ValueError("no DICOM file") from error
-    for element in list(dataset):
-        if element.keyword not in DICOM_KEPT:
-            del dataset[element.tag]
-    # The file header repeats the instance id, which links back to the archive.
-    dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-    target = io.BytesIO()
-    dataset.save_as(target)
-    return b"\x00" * 128 + target.getvalue()[128:]
 
 
 def _plain(image: Any) -> Any:

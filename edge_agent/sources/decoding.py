@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edge_agent.config import Limits
 from edge_agent.errors import SampleRefused
+from edge_agent.sources.dicom import dicom_pixels, is_dicom
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,16 +96,19 @@ def canonical_image(raw: bytes, limits: Limits) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(raw), formats=_IMAGE_FORMATS) as image:
-                _check_pixels(image.size, limits)
-                image.load()
-                plain = _plain_image(image)
+            if is_dicom(raw):
+                plain = dicom_pixels(raw, pixels_max=limits.image_pixels_max)
+            else:
+                with Image.open(io.BytesIO(raw), formats=_IMAGE_FORMATS) as image:
+                    _check_pixels(image.size, limits)
+                    image.load()
+                    plain = _plain_image(image)
         except SampleRefused:
             raise
         except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds
             raise SampleRefused(
                 f"the image cannot be read ({type(error).__name__}): it is truncated, damaged, "
-                f"or none of {', '.join(_IMAGE_FORMATS)}",
+                f"or none of {', '.join(_IMAGE_FORMATS)}, DICOM",
                 reason="bad-image",
             ) from None
     png = io.BytesIO()

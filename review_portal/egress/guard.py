@@ -11,6 +11,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from review_portal.egress.archive import EgressArchive
+from review_portal.egress.padding import padded
 from review_portal.egress.record import Outgoing
 from review_portal.egress.rules import encode_checked
 
@@ -43,7 +44,7 @@ class EgressGuard:
             EgressUnwritable: It cannot be recorded, so it was not sent.
             grpc.RpcError: The call failed.
         """
-        encoded = encode_checked(request)
+        encoded = encode_checked(padded(request))
         peer = "enrollment" if method.endswith("/Enroll") else "coordinator"
         sent = Outgoing(int(self._clock()), peer, method, encoded)
         self._archive.append(self._source, sent)

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from perimeter.v1 import grant_pb2
 
+from review_portal.egress.padding import is_padding
 from review_portal.errors import EgressRefused
 
 _CLASSES_MAX = 4096
@@ -78,7 +79,11 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     },
     "perimeter.v1.RenewCertificateRequest": {"request_id": _ID, "csr_der": bare_csr},
     "perimeter.v1.ListCampaignsRequest": {},
-    "perimeter.v1.RecordOutcomesRequest": {"request_id": _ID, "outcomes": entries},
+    "perimeter.v1.RecordOutcomesRequest": {
+        "request_id": _ID,
+        "outcomes": entries,
+        "padding": is_padding,
+    },
     "perimeter.v1.Outcome": {
         "grant_id": _ID,
         "state": between(1, 6),
@@ -96,6 +101,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "median_decision_seconds": between(0, 3600),
         "temperature_milli": between(0, _U32),
         "calibration_error_milli": between(0, 1000),
+        "padding": is_padding,
     },
 }
 

@@ -5,7 +5,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CandidateBatch(_message.Message):
-    __slots__ = ("request_id", "campaign_id", "sequence", "model_version", "code_book_version", "label_schema_digest", "day", "row_count", "candidate_ids", "margins", "top_probabilities", "entropies", "divergence_risk", "predicted_classes", "runner_up_classes", "prototype_classes", "cell_ids", "density_cost", "replaces_older_versions")
+    __slots__ = ("request_id", "campaign_id", "sequence", "model_version", "code_book_version", "label_schema_digest", "day", "row_count", "candidate_ids", "margins", "top_probabilities", "entropies", "divergence_risk", "predicted_classes", "runner_up_classes", "prototype_classes", "cell_ids", "density_cost", "replaces_older_versions", "padding")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CAMPAIGN_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class CandidateBatch(_message.Message):
     CELL_IDS_FIELD_NUMBER: _ClassVar[int]
     DENSITY_COST_FIELD_NUMBER: _ClassVar[int]
     REPLACES_OLDER_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     campaign_id: bytes
     sequence: int
@@ -44,7 +45,8 @@ class CandidateBatch(_message.Message):
     cell_ids: bytes
     density_cost: bytes
     replaces_older_versions: bool
-    def __init__(self, request_id: _Optional[bytes] = ..., campaign_id: _Optional[bytes] = ..., sequence: _Optional[int] = ..., model_version: _Optional[int] = ..., code_book_version: _Optional[int] = ..., label_schema_digest: _Optional[bytes] = ..., day: _Optional[int] = ..., row_count: _Optional[int] = ..., candidate_ids: _Optional[bytes] = ..., margins: _Optional[bytes] = ..., top_probabilities: _Optional[bytes] = ..., entropies: _Optional[bytes] = ..., divergence_risk: _Optional[bytes] = ..., predicted_classes: _Optional[bytes] = ..., runner_up_classes: _Optional[bytes] = ..., prototype_classes: _Optional[bytes] = ..., cell_ids: _Optional[bytes] = ..., density_cost: _Optional[bytes] = ..., replaces_older_versions: bool = ...) -> None: ...
+    padding: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., campaign_id: _Optional[bytes] = ..., sequence: _Optional[int] = ..., model_version: _Optional[int] = ..., code_book_version: _Optional[int] = ..., label_schema_digest: _Optional[bytes] = ..., day: _Optional[int] = ..., row_count: _Optional[int] = ..., candidate_ids: _Optional[bytes] = ..., margins: _Optional[bytes] = ..., top_probabilities: _Optional[bytes] = ..., entropies: _Optional[bytes] = ..., divergence_risk: _Optional[bytes] = ..., predicted_classes: _Optional[bytes] = ..., runner_up_classes: _Optional[bytes] = ..., prototype_classes: _Optional[bytes] = ..., cell_ids: _Optional[bytes] = ..., density_cost: _Optional[bytes] = ..., replaces_older_versions: bool = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class CandidateBatchAck(_message.Message):
     __slots__ = ("sequence", "new_row_count")
@@ -55,7 +57,7 @@ class CandidateBatchAck(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., new_row_count: _Optional[int] = ...) -> None: ...
 
 class ReportPoolRequest(_message.Message):
-    __slots__ = ("request_id", "campaign_id", "model_version", "day", "class_counts", "top_probability_sum", "top_probability_square_sum", "complete")
+    __slots__ = ("request_id", "campaign_id", "model_version", "day", "class_counts", "top_probability_sum", "top_probability_square_sum", "complete", "padding")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CAMPAIGN_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +66,7 @@ class ReportPoolRequest(_message.Message):
     TOP_PROBABILITY_SUM_FIELD_NUMBER: _ClassVar[int]
     TOP_PROBABILITY_SQUARE_SUM_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     campaign_id: bytes
     model_version: int
@@ -72,14 +75,15 @@ class ReportPoolRequest(_message.Message):
     top_probability_sum: int
     top_probability_square_sum: int
     complete: bool
-    def __init__(self, request_id: _Optional[bytes] = ..., campaign_id: _Optional[bytes] = ..., model_version: _Optional[int] = ..., day: _Optional[int] = ..., class_counts: _Optional[bytes] = ..., top_probability_sum: _Optional[int] = ..., top_probability_square_sum: _Optional[int] = ..., complete: bool = ...) -> None: ...
+    padding: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., campaign_id: _Optional[bytes] = ..., model_version: _Optional[int] = ..., day: _Optional[int] = ..., class_counts: _Optional[bytes] = ..., top_probability_sum: _Optional[int] = ..., top_probability_square_sum: _Optional[int] = ..., complete: bool = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class ReportPoolResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ReportSiteRequest(_message.Message):
-    __slots__ = ("request_id", "campaign_id", "day", "label_counts", "label_count", "expert_capacity_count", "median_decision_seconds", "temperature_milli", "calibration_error_milli")
+    __slots__ = ("request_id", "campaign_id", "day", "label_counts", "label_count", "expert_capacity_count", "median_decision_seconds", "temperature_milli", "calibration_error_milli", "padding")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CAMPAIGN_ID_FIELD_NUMBER: _ClassVar[int]
     DAY_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +93,7 @@ class ReportSiteRequest(_message.Message):
     MEDIAN_DECISION_SECONDS_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_MILLI_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_ERROR_MILLI_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     campaign_id: bytes
     day: int
@@ -98,7 +103,8 @@ class ReportSiteRequest(_message.Message):
     median_decision_seconds: int
     temperature_milli: int
     calibration_error_milli: int
-    def __init__(self, request_id: _Optional[bytes] = ..., campaign_id: _Optional[bytes] = ..., day: _Optional[int] = ..., label_counts: _Optional[bytes] = ..., label_count: _Optional[int] = ..., expert_capacity_count: _Optional[int] = ..., median_decision_seconds: _Optional[int] = ..., temperature_milli: _Optional[int] = ..., calibration_error_milli: _Optional[int] = ...) -> None: ...
+    padding: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., campaign_id: _Optional[bytes] = ..., day: _Optional[int] = ..., label_counts: _Optional[bytes] = ..., label_count: _Optional[int] = ..., expert_capacity_count: _Optional[int] = ..., median_decision_seconds: _Optional[int] = ..., temperature_milli: _Optional[int] = ..., calibration_error_milli: _Optional[int] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class ReportSiteResponse(_message.Message):
     __slots__ = ()

@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18perimeter/v1/grant.proto\x12\x0cperimeter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x01\n\x05Grant\x12\x10\n\x08grant_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63\x61ndidate_id\x18\x03 \x01(\x0c\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06reason\x18\x06 \x01(\x0e\x32\x19.perimeter.v1.GrantReason\x12\x17\n\x0fledger_sequence\x18\x07 \x01(\x04\x12\x11\n\tsignature\x18\x08 \x01(\x0c\"[\n\x11ListGrantsRequest\x12\x1d\n\x15\x61\x66ter_ledger_sequence\x18\x01 \x01(\x04\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\r\"9\n\x12ListGrantsResponse\x12#\n\x06grants\x18\x01 \x03(\x0b\x32\x13.perimeter.v1.Grant\"\xb3\x01\n\x07Outcome\x12\x10\n\x08grant_id\x18\x01 \x01(\x0c\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.perimeter.v1.OutcomeState\x12\x33\n\nsuggestion\x18\x03 \x01(\x0e\x32\x1f.perimeter.v1.SuggestionVerdict\x12\x18\n\x10\x64\x65\x63ision_seconds\x18\x04 \x01(\r\x12\x1c\n\x14\x63lass_index_plus_one\x18\x05 \x01(\r\"T\n\x15RecordOutcomesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\'\n\x08outcomes\x18\x02 \x03(\x0b\x32\x15.perimeter.v1.Outcome\"N\n\x0fRecordedOutcome\x12\x10\n\x08grant_id\x18\x01 \x01(\x0c\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.perimeter.v1.OutcomeState\"I\n\x16RecordOutcomesResponse\x12/\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1d.perimeter.v1.RecordedOutcome*\x96\x01\n\x0bGrantReason\x12\x1c\n\x18GRANT_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13GRANT_REASON_USEFUL\x10\x01\x12\x18\n\x14GRANT_REASON_EXPLORE\x10\x02\x12\x18\n\x14GRANT_REASON_OVERLAP\x10\x03\x12\x1c\n\x18GRANT_REASON_CLASS_FLOOR\x10\x04*\xd3\x01\n\x0cOutcomeState\x12\x1d\n\x19OUTCOME_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16OUTCOME_STATE_RELEASED\x10\x01\x12\x19\n\x15OUTCOME_STATE_LABELED\x10\x02\x12\x1b\n\x17OUTCOME_STATE_ABSTAINED\x10\x03\x12\x19\n\x15OUTCOME_STATE_EXPIRED\x10\x04\x12\x1a\n\x16OUTCOME_STATE_DECLINED\x10\x05\x12\x19\n\x15OUTCOME_STATE_REFUSED\x10\x06*w\n\x11SuggestionVerdict\x12\"\n\x1eSUGGESTION_VERDICT_UNSPECIFIED\x10\x00\x12\x1c\n\x18SUGGESTION_VERDICT_STOOD\x10\x01\x12 \n\x1cSUGGESTION_VERDICT_CORRECTED\x10\x02\x32\xbc\x01\n\x0cGrantService\x12O\n\nListGrants\x12\x1f.perimeter.v1.ListGrantsRequest\x1a .perimeter.v1.ListGrantsResponse\x12[\n\x0eRecordOutcomes\x12#.perimeter.v1.RecordOutcomesRequest\x1a$.perimeter.v1.RecordOutcomesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18perimeter/v1/grant.proto\x12\x0cperimeter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x01\n\x05Grant\x12\x10\n\x08grant_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63\x61ndidate_id\x18\x03 \x01(\x0c\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06reason\x18\x06 \x01(\x0e\x32\x19.perimeter.v1.GrantReason\x12\x17\n\x0fledger_sequence\x18\x07 \x01(\x04\x12\x11\n\tsignature\x18\x08 \x01(\x0c\"[\n\x11ListGrantsRequest\x12\x1d\n\x15\x61\x66ter_ledger_sequence\x18\x01 \x01(\x04\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\r\"9\n\x12ListGrantsResponse\x12#\n\x06grants\x18\x01 \x03(\x0b\x32\x13.perimeter.v1.Grant\"\xb3\x01\n\x07Outcome\x12\x10\n\x08grant_id\x18\x01 \x01(\x0c\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.perimeter.v1.OutcomeState\x12\x33\n\nsuggestion\x18\x03 \x01(\x0e\x32\x1f.perimeter.v1.SuggestionVerdict\x12\x18\n\x10\x64\x65\x63ision_seconds\x18\x04 \x01(\r\x12\x1c\n\x14\x63lass_index_plus_one\x18\x05 \x01(\r\"e\n\x15RecordOutcomesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\'\n\x08outcomes\x18\x02 \x03(\x0b\x32\x15.perimeter.v1.Outcome\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"N\n\x0fRecordedOutcome\x12\x10\n\x08grant_id\x18\x01 \x01(\x0c\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.perimeter.v1.OutcomeState\"I\n\x16RecordOutcomesResponse\x12/\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1d.perimeter.v1.RecordedOutcome*\x96\x01\n\x0bGrantReason\x12\x1c\n\x18GRANT_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13GRANT_REASON_USEFUL\x10\x01\x12\x18\n\x14GRANT_REASON_EXPLORE\x10\x02\x12\x18\n\x14GRANT_REASON_OVERLAP\x10\x03\x12\x1c\n\x18GRANT_REASON_CLASS_FLOOR\x10\x04*\xd3\x01\n\x0cOutcomeState\x12\x1d\n\x19OUTCOME_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16OUTCOME_STATE_RELEASED\x10\x01\x12\x19\n\x15OUTCOME_STATE_LABELED\x10\x02\x12\x1b\n\x17OUTCOME_STATE_ABSTAINED\x10\x03\x12\x19\n\x15OUTCOME_STATE_EXPIRED\x10\x04\x12\x1a\n\x16OUTCOME_STATE_DECLINED\x10\x05\x12\x19\n\x15OUTCOME_STATE_REFUSED\x10\x06*w\n\x11SuggestionVerdict\x12\"\n\x1eSUGGESTION_VERDICT_UNSPECIFIED\x10\x00\x12\x1c\n\x18SUGGESTION_VERDICT_STOOD\x10\x01\x12 \n\x1cSUGGESTION_VERDICT_CORRECTED\x10\x02\x32\xbc\x01\n\x0cGrantService\x12O\n\nListGrants\x12\x1f.perimeter.v1.ListGrantsRequest\x1a .perimeter.v1.ListGrantsResponse\x12[\n\x0eRecordOutcomes\x12#.perimeter.v1.RecordOutcomesRequest\x1a$.perimeter.v1.RecordOutcomesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'perimeter.v1.grant_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GRANTREASON']._serialized_start=881
-  _globals['_GRANTREASON']._serialized_end=1031
-  _globals['_OUTCOMESTATE']._serialized_start=1034
-  _globals['_OUTCOMESTATE']._serialized_end=1245
-  _globals['_SUGGESTIONVERDICT']._serialized_start=1247
-  _globals['_SUGGESTIONVERDICT']._serialized_end=1366
+  _globals['_GRANTREASON']._serialized_start=898
+  _globals['_GRANTREASON']._serialized_end=1048
+  _globals['_OUTCOMESTATE']._serialized_start=1051
+  _globals['_OUTCOMESTATE']._serialized_end=1262
+  _globals['_SUGGESTIONVERDICT']._serialized_start=1264
+  _globals['_SUGGESTIONVERDICT']._serialized_end=1383
   _globals['_GRANT']._serialized_start=76
   _globals['_GRANT']._serialized_end=303
   _globals['_LISTGRANTSREQUEST']._serialized_start=305
@@ -47,11 +47,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OUTCOME']._serialized_start=458
   _globals['_OUTCOME']._serialized_end=637
   _globals['_RECORDOUTCOMESREQUEST']._serialized_start=639
-  _globals['_RECORDOUTCOMESREQUEST']._serialized_end=723
-  _globals['_RECORDEDOUTCOME']._serialized_start=725
-  _globals['_RECORDEDOUTCOME']._serialized_end=803
-  _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=805
-  _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=878
-  _globals['_GRANTSERVICE']._serialized_start=1369
-  _globals['_GRANTSERVICE']._serialized_end=1557
+  _globals['_RECORDOUTCOMESREQUEST']._serialized_end=740
+  _globals['_RECORDEDOUTCOME']._serialized_start=742
+  _globals['_RECORDEDOUTCOME']._serialized_end=820
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=822
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=895
+  _globals['_GRANTSERVICE']._serialized_start=1386
+  _globals['_GRANTSERVICE']._serialized_end=1574
 # @@protoc_insertion_point(module_scope)

@@ -100,12 +100,14 @@ class Outcome(_message.Message):
     def __init__(self, grant_id: _Optional[bytes] = ..., state: _Optional[_Union[OutcomeState, str]] = ..., suggestion: _Optional[_Union[SuggestionVerdict, str]] = ..., decision_seconds: _Optional[int] = ..., class_index_plus_one: _Optional[int] = ...) -> None: ...
 
 class RecordOutcomesRequest(_message.Message):
-    __slots__ = ("request_id", "outcomes")
+    __slots__ = ("request_id", "outcomes", "padding")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
-    def __init__(self, request_id: _Optional[bytes] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
+    padding: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class RecordedOutcome(_message.Message):
     __slots__ = ("grant_id", "state")

@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def test_the_refusal_log_holds_no_content_and_no_file_name_in_clear(tmp_path):
     inlet.read()
     assert inlet.reasons() == {"not-utf8": 1}
     inlet.stores.database.close()
-    for path in (tmp_path / "state").iterdir():
+    for path in filter(Path.is_file, (tmp_path / "state").rglob("*")):
         assert b"marker" not in path.read_bytes()
 
 
@@ -354,3 +355,61 @@ def test_a_unix_socket_takes_samples_too(tmp_path):
         assert b" 202 " in client.recv(1000)
     push.stop()
     assert inlet.contents() == [b"hello"]
+
+
+def dicom(**changes):
+    import pydicom
+    from pydicom.dataset import FileDataset, FileMetaDataset
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"Ann Lee".ljust(128, b"\0"))
+    dataset.PatientName, dataset.PatientID, dataset.StudyDate = "Lee^Ann", "4711", "20240101"
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 4, 5, 1
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelData = bytes(range(20))
+    dataset.private_block(0x0011, "Ann Lee Imaging", create=True).add_new(1, "LO", "Ann Lee")
+    for name, value in changes.items():
+        setattr(dataset, name, value)
+    target = io.BytesIO()
+    dataset.save_as(target)
+    return target.getvalue()
+
+
+def test_of_a_dicom_file_only_the_pixels_come_in():
+    raw = dicom()
+    assert b"Ann" in raw
+    (content,) = canonical(raw, "image", LIMITS)
+    assert not any(secret in content for secret in (b"Ann", b"4711", b"2024", b"DICM"))
+    pixels = decode(content, "image")
+    assert pixels.shape == (4, 5)
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    (inverted,) = canonical(dicom(PhotometricInterpretation="MONOCHROME1"), "image", LIMITS)
+    assert abs(decode(inverted, "image").astype(int) + pixels - 255).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"Rows": 101, "Columns": 100}, "too-large"),
+        ({"NumberOfFrames": 2}, "bad-image"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "bad-image"),
+        ({"PixelData": b"\0" * 3}, "bad-image"),
+    ],
+)
+def test_a_dicom_file_that_cannot_be_shown_as_it_is_is_refused(change, reason):
+    with pytest.raises(SampleRefused) as refused:
+        canonical(dicom(**change), "image", LIMITS)
+    assert refused.value.reason == reason
+    assert "Ann" not in str(refused.value)
+
+
+def test_without_the_package_a_dicom_file_is_refused_with_a_remedy(monkeypatch):
+    raw = dicom()
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(SampleRefused, match="pip install"):
+        canonical(raw, "image", LIMITS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_agent.masking.images import ImageMasker, MaskedImage, clean_dicom, missing_parts
+from edge_agent.masking.images import ImageMasker, MaskedImage, missing_parts
 from edge_agent.masking.records import ColumnPolicy, ColumnRule, allowed_channels, mask_record
 from edge_agent.masking.risk import risk_band
 from edge_agent.masking.seam import Held, HeldReason
@@ -123,49 +123,6 @@ def test_personal_data_in_an_image_is_painted_over(masker):
     )
     assert isinstance(answer, MaskedImage)
     assert answer.blanked_count >= 2
-
-
-def dicom(name="Lee^Ann"):
-    import pydicom
-    from pydicom.dataset import FileDataset, FileMetaDataset
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"Ann Lee".ljust(128, b"\0"))
-    dataset.PatientName, dataset.PatientID, dataset.StudyDate = name, "4711", "20240101"
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 4, 5, 1
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.PixelData = bytes(range(20))
-    dataset.private_block(0x0011, "Ann Lee Imaging", create=True).add_new(1, "LO", "Ann Lee")
-    target = io.BytesIO()
-    dataset.save_as(target)
-    return target.getvalue()
-
-
-def test_a_dicom_header_loses_all_that_is_not_allowed():
-    pydicom = pytest.importorskip("pydicom")
-    raw = dicom()
-    cleaned = clean_dicom(raw)
-    assert b"Ann" in raw
-    assert b"Ann" not in cleaned
-    assert b"4711" not in cleaned
-    dataset = pydicom.dcmread(io.BytesIO(cleaned))
-    assert dataset.PixelData == bytes(range(20))
-    assert (dataset.Rows, dataset.Columns) == (4, 5)
-    with pytest.raises(ValueError, match="DICOM"):
-        clean_dicom(b"no dicom")
-
-
-def test_a_dicom_image_is_shown_as_pixels_only():
-    pytest.importorskip("pydicom")
-    answer = ImageMasker(None, has_text=False).mask(dicom())
-    assert isinstance(answer, MaskedImage)
-    with Image.open(io.BytesIO(answer.content)) as image:
-        assert image.size == (5, 4)
 
 
 def test_the_risk_band_grows_with_the_kinds_of_signs():
