@@ -49,6 +49,7 @@ class PortalConfig(BaseModel):
     lockout_after: int = Field(10, ge=3, le=1000)
     lockout_minutes: float = Field(15.0, gt=0, le=1440)
     locale: Literal["en", "de"] = "en"
+    key_store: Literal["file", "keyring"] = "file"
     retention_days: int = Field(0, ge=0, le=36500)
 
     def folder_of(self, name: str) -> Path:

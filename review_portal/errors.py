@@ -8,6 +8,7 @@ PortalError
 │   ├── StoreNewer       a newer version of the portal wrote the store
 │   ├── KeyMissing       the campaign's key was deleted: its content is gone for good
 │   ├── KeyExposed       a key file can be read by others
+│   ├── KeysUnusable     the keyring is locked, missing or damaged: nothing is said of the keys
 │   ├── SealBroken       sealed content was changed or belongs to another row
 │   ├── AuditBroken      the audit chain does not verify
 │   ├── EgressBroken     a ledger of what left does not verify
@@ -54,6 +55,10 @@ class KeyMissing(StoreError):
 
 class KeyExposed(StoreError):
     """A key file is readable by others than its owner."""
+
+
+class KeysUnusable(StoreError):
+    """The keyring of the operating system is locked, missing or damaged; the keys may be there."""
 
 
 class SealBroken(StoreError):

@@ -26,6 +26,7 @@ from review_portal.errors import ConfigInvalid
 from review_portal.intake import IntakeDesk, start_intake
 from review_portal.label_store import LabelStore
 from review_portal.portal import Portal, open_portal
+from review_portal.store.key_places import choose
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    choose(config.folder / "keys", config.key_store)
     store = LabelStore.open(config.folder)
     link = link_of(config, store)
     portal = open_portal(config, clock=time.time, link=link, store=store)

@@ -64,7 +64,7 @@ def test_all_sides_of_the_wire_have_one_rule(size, tag_bytes):
 
 @pytest.mark.parametrize(("messages", "parse"), FROM_DEVICE)
 def test_what_a_device_sends_has_a_class_and_is_taken(messages, parse):
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(messages())
     def agree(message):
         sent = encode_checked(device.padded(message))
@@ -76,7 +76,7 @@ def test_what_a_device_sends_has_a_class_and_is_taken(messages, parse):
 
 @pytest.mark.parametrize(("messages", "parse"), FROM_PORTAL)
 def test_what_a_portal_sends_has_a_class_and_is_taken(messages, parse):
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(messages())
     def agree(message):
         sent = portal_rules.encode_checked(portal.padded(message))
@@ -133,7 +133,7 @@ def test_the_guard_replaces_what_stood_in_the_padding_before(tmp_path):
     assert len(sent) == 256
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batches())
 def test_a_repeat_after_an_update_is_the_same_batch_with_and_without_padding(message):
     padded = device.padded(message)

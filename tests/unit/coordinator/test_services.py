@@ -33,6 +33,7 @@ from coordinator.core.records import AuditRecord
 from coordinator.enrollment import revoke
 from coordinator.identity import pem_of
 from coordinator.verification import audit_problems
+from edge_agent.padding import padded
 
 
 def order(central, token, *, csr=None, request_id=None, node_key=b""):
@@ -294,6 +295,21 @@ def test_a_replayed_batch_changes_nothing(waiting):
     assert len(central.ask(lambda office: office.store.segments(campaign_id))) == 1
 
 
+def test_a_batch_that_comes_again_with_padding_after_an_update_changes_nothing(waiting, refused):
+    central, campaign_id, campaign = waiting
+    agent = central.enroll("north")
+    batch = make_batch(campaign_id, campaign, sequence=1)
+    (first,) = agent.send(batch)
+    (second,) = agent.send(padded(batch))
+    assert first == second
+    assert len(central.ask(lambda office: office.store.segments(campaign_id))) == 1
+    (fresh,) = agent.send(padded(make_batch(campaign_id, campaign, sequence=2, seed=3)))
+    assert fresh.sequence == 2
+    spoilt = padded(make_batch(campaign_id, campaign, sequence=3, seed=4))
+    spoilt.padding = b"x" + spoilt.padding[1:]
+    assert refused(lambda: agent.send(spoilt)) == ("INVALID_ARGUMENT", "FIELD_INVALID")
+
+
 def test_rows_that_were_seen_before_are_counted_once(waiting):
     central, campaign_id, campaign = waiting
     agent = central.enroll("north")
@@ -471,6 +487,19 @@ def test_a_repeated_report_gets_the_first_answer_and_moves_nothing(waiting, gran
     digest = central.desk.office.ledger.digest
     assert report(portals["north"], grants["north"], request_id=request_id) == first
     assert central.desk.office.ledger.digest == digest
+
+
+def test_a_report_that_comes_again_with_padding_gets_the_first_answer(granted):
+    _, portals, grants = granted
+    request = grant_pb2.RecordOutcomesRequest(
+        request_id=uuid.uuid4().bytes,
+        outcomes=[
+            grant_pb2.Outcome(grant_id=g.grant_id, state=grant_pb2.OUTCOME_STATE_ABSTAINED)
+            for g in grants["north"]
+        ],
+    )
+    first = portals["north"].grants.RecordOutcomes(request)
+    assert portals["north"].grants.RecordOutcomes(padded(request)) == first
 
 
 def test_a_request_id_cannot_be_used_for_something_else(granted, refused):

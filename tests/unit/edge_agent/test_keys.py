@@ -308,14 +308,14 @@ def test_a_migration_that_is_killed_anywhere_loses_nothing(tmp_path):
     old_queue(tmp_path, 20)
     # Each kill comes a few writes further; those before went to the disk or never were.
     deaths = 0
-    for writes in (0, 3, 8, 9, 1, 2, 2, 3, 1):
+    for writes in (0, 8, 9, 2, 3, 4):
         ended = subprocess.run(
             [sys.executable, "-c", KILLED, str(tmp_path), str(writes)],
             env=os.environ, capture_output=True, check=False, timeout=120,
         )  # fmt: skip
         assert ended.returncode in (0, -signal.SIGKILL), ended.stderr.decode()
         deaths += ended.returncode != 0
-    assert deaths >= 6
+    assert deaths >= 4
     stores = open_stores(config_of(tmp_path))
     check_whole(stores, 20)
     stores.database.close()

@@ -127,23 +127,18 @@ def test_one_viewing_from_the_question_to_the_words(
     assert WHY.encode() not in stored
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
+def test_a_question_without_a_good_reason_or_placeholder_is_refused(bench, held) -> None:
+    for changes, reason in (
         ({"reason_code": "curious"}, "UNMASK_REASON"),
         ({"note": "  why not   "}, "UNMASK_NOTE"),
         ({"note": "x" * 501}, "UNMASK_NOTE"),
         ({"placeholder": "<PERSON_2>"}, "UNMASK_PLACEHOLDER"),
         ({"placeholder": "my card of"}, "UNMASK_PLACEHOLDER"),
         ({"policies": ("perimeter-masking-2",)}, "MASK_POLICY"),
-    ],
-)
-def test_a_question_without_a_good_reason_or_placeholder_is_refused(
-    bench, held, changes, reason
-) -> None:
-    refused = ask(bench, *held, **changes)
-    assert isinstance(refused, Refusal)
-    assert refused.reason == reason
+    ):
+        refused = ask(bench, *held, **changes)
+        assert isinstance(refused, Refusal)
+        assert refused.reason == reason
     assert events(bench) == []
 
 
@@ -219,23 +214,14 @@ def test_only_the_device_that_delivered_the_item_is_asked_and_heard(
     assert reason_of(lambda: birch.AnswerUnmasking(answer(number, "x"))) == "SITE_FOREIGN"
 
 
-@pytest.mark.parametrize(
-    ("said", "state"),
-    [
-        (item_pb2.UNMASKING_ANSWER_REFUSED, "REFUSED"),
-        (item_pb2.UNMASKING_ANSWER_GONE, "GONE"),
-        (item_pb2.UNMASKING_ANSWER_UNKNOWN, "UNKNOWN"),
-    ],
-)
-def test_the_expert_is_told_why_there_are_no_words(
-    bench, server, authority, desk, held, said, state
-) -> None:
-    number = opened(bench, server, held)
-    assert stub_for(authority, desk).AnswerUnmasking(answer(number, answer=said)).taken
-    ada = server.login("ada")
-    view = ada.post(f"/api/unmaskings/{number.hex()}/view").json()
-    assert view == {"state": state, "words": []}
-    assert events(bench)[-1][1] == {"answer": state.lower(), "device_record": "00" * 32}
+def test_the_expert_is_told_why_there_are_no_words(bench, server, authority, desk, held) -> None:
+    ada, agent = server.login("ada"), stub_for(authority, desk)
+    for state in ("REFUSED", "GONE", "UNKNOWN"):
+        number = opened(bench, server, held)
+        assert agent.AnswerUnmasking(answer(number, answer=f"UNMASKING_ANSWER_{state}")).taken
+        view = ada.post(f"/api/unmaskings/{number.hex()}/view").json()
+        assert view == {"state": state, "words": []}
+        assert events(bench)[-1][1] == {"answer": state.lower(), "device_record": "00" * 32}
 
 
 def test_an_answer_that_comes_late_or_is_not_fetched_is_thrown_away(
