@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.objective import Integers, Reals
 from coordinator.core.allocation.offer import Offer
 from coordinator.core.allocation.pool import Pool
-from coordinator.core.allocation.prices import STEPS, LinearProblem, Multipliers, bound_linear
+from coordinator.core.allocation.prices import LinearProblem, Multipliers, dual_value
+from coordinator.core.allocation.smoothed import solve_relaxed
 from coordinator.core.allocation.terms import Term, row_slopes, term_masses
+
+_SUBSET = 20_000
 
 
 def upper_bound(
@@ -79,8 +82,32 @@ def _best_choice(
         limits=limits,
         floors=offer.floors,
     )
-    steps = STEPS if prices is None else STEPS // 6
-    return bound_linear(problem, start=prices, steps=steps)
+    return bound_linear(problem, start=prices)
+
+
+def bound_linear(
+    problem: LinearProblem, *, start: Multipliers | None = None
+) -> tuple[float, Integers, Multipliers]:
+    """A bound over all rows, the rows that its prices pay for, and the prices.
+
+    Prices are found on the rows of greatest worth per cost unit, the bound holds for all rows.
+
+    Args:
+        problem: rows and limits.
+        start: prices of a similar problem.
+    """
+    rows = problem.fitting()
+    problem = problem.part(rows)
+    known: Integers = np.arange(len(rows))
+    picks = problem.limits.cost_limit // int(problem.costs.min(initial=2**31))
+    subset = max(_SUBSET, 5 * picks)
+    if len(known) > subset:
+        ratio = problem.worth / problem.costs
+        best = np.argpartition(ratio, len(ratio) - subset)[len(ratio) - subset :]
+        known = np.sort(best).astype(np.int64)
+    prices = solve_relaxed(problem.part(known), start=start).prices
+    gain = prices.reduced(problem) - prices.budget * problem.costs
+    return dual_value(problem, prices), rows[gain > 0], prices
 
 
 def _top(worth: NDArray[np.float32], count: int) -> tuple[float, Integers]:

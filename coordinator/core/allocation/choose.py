@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.fill import guided_fill
 from coordinator.core.allocation.keys import build_problem
 from coordinator.core.allocation.lazy import lazy_greedy
-from coordinator.core.allocation.market import Market, label_mass
+from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.objective import Integers, Problem, Reals
 from coordinator.core.allocation.offer import Offer
 from coordinator.core.allocation.partition import optimal_rows
 from coordinator.core.allocation.policy import Engine, Policy
 from coordinator.core.allocation.pool import Pool
-from coordinator.core.allocation.prices import LinearProblem, Multipliers, solve_prices
+from coordinator.core.allocation.prices import LinearProblem, Multipliers
+from coordinator.core.allocation.smoothed import DITHER, solve_relaxed
 from coordinator.core.allocation.terms import Term, build_terms, term_masses
 from coordinator.core.allocation.threshold import descending_threshold
 
@@ -28,6 +29,11 @@ MANY_PICKS = 5000
 """From so many picks on the threshold engine takes the policy's full step."""
 LOOK_BACKS = 3
 """How often the shortlist is extended by rows that turn out to be worth a look."""
+
+QUICK_STEP = 0.3
+"""Relative step of the first look, which only says what to add to the shortlist."""
+ROWS_OF_A_KEY = 8
+"""Rows of one key and utility that are added at a time."""
 
 Objective = tuple[float, tuple[Term, ...]]
 
@@ -58,9 +64,9 @@ def choose(market: Market) -> tuple[Choice, Objective]:
         The choice, and the objective that it maximises.
     """
     pool, policy = market.pool, market.policy
-    offer = market.offer(market.shortlist())
-    mass = label_mass(offer, market.most_picks)
-    objective = build_terms(pool, market.setting.budget, policy, label_mass=mass)
+    budget = market.setting.budget
+    objective = build_terms(pool, budget, policy, label_mass=market.label_mass)
+    offer = market.offer(market.shortlist(objective[1]))
     if not market.most_picks:
         empty = np.zeros(0, dtype=np.int64)
         return Choice(empty, empty.astype(np.bool_), "none", market.floors, None), objective
@@ -69,16 +75,49 @@ def choose(market: Market) -> tuple[Choice, Objective]:
         if rows is not None:
             none = np.zeros(len(rows), dtype=np.bool_)
             return Choice(rows, none, ONE_PARTITION, market.floors, None), objective
+    if len(offer.rows) + len(market.drawn) < len(pool):
+        offer = _widened(market, offer, objective)
+    most = ROWS_OF_A_KEY
     for _ in range(LOOK_BACKS):
         choice, bars = _choose_from(pool, offer, objective, policy)
-        bought = offer.utilities[np.searchsorted(offer.rows, choice.rows)].astype(np.float64)
-        masses = term_masses(objective[1], choice.rows, bought)
         # What lies within the engine's own step of the bar is not worth another look.
-        missed = market.missed(offer.rows, objective, masses, bars * (1.0 + policy.epsilon))
+        missed = _missed(market, offer, objective, choice.rows, bars * (1.0 + policy.epsilon))
         if not len(missed):
             break
+        most *= 4
+        missed = market.thinned(missed, objective[1], most)
         offer = market.offer(np.union1d(offer.rows, missed))
     return choice, objective
+
+
+def _widened(market: Market, offer: Offer, objective: Objective) -> Offer:
+    """The shortlist, and what a quick look says is worth buying beside it."""
+    problem = build_problem(
+        market.pool,
+        offer,
+        objective=objective,
+        per_cost=market.policy.switches.costs,
+    )
+    rows = problem.rows[descending_threshold(problem, offer.limits, epsilon=QUICK_STEP)]
+    none = np.zeros(len(rows), dtype=np.bool_)
+    quick = Choice(rows, none, "threshold", offer.floors, None)
+    bars = _bars(market.pool, offer, objective, quick)
+    missed = _missed(market, offer, objective, rows, bars)
+    if not len(missed):
+        return offer
+    more = market.thinned(missed, objective[1], ROWS_OF_A_KEY)
+    return market.offer(np.union1d(offer.rows, more))
+
+
+def _missed(
+    market: Market, offer: Offer, objective: Objective, rows: Integers, bars: Reals
+) -> Integers:
+    """Rising rows outside the offer that could pass their site's bar beside the chosen rows."""
+    bought = offer.utilities[np.searchsorted(offer.rows, rows)].astype(np.float64)
+    masses = term_masses(objective[1], rows, bought)
+    missed = market.missed(offer.rows, objective, masses, bars)
+    spare = np.setdiff1d(offer.rows, rows, assume_unique=True)
+    return market.undominated(missed, spare, objective[1])
 
 
 def _choose_from(
@@ -87,10 +126,10 @@ def _choose_from(
     """A choice among the shortlist, and per site the gain per cost unit that was still bought."""
     problem = build_problem(
         pool,
-        offer.rows,
-        scores=(offer.utilities, offer.ties, offer.costs),
+        offer,
         objective=objective,
         per_cost=policy.switches.costs,
+        worthless=bool(offer.floors.any()),
     )
     items, engine = _run_engine(problem, offer, policy)
     choice = Choice(
@@ -150,8 +189,8 @@ def _with_prices(
         limits=offer.limits,
         floors=offer.floors,
     )
-    prices = solve_prices(linear)
-    filled, _ = guided_fill(linear, prices)
+    relaxed = solve_relaxed(linear, dither=DITHER)
+    filled, _ = guided_fill(linear, relaxed)
     floors = _floor_items(linear, filled)
     options = [filled]
     if not offer.floors.any():
@@ -165,7 +204,7 @@ def _with_prices(
         floor_rows=np.isin(best, floors),
         engine=f"{engine} with prices",
         unmet=np.maximum(offer.floors - bought, 0),
-        prices=prices,
+        prices=relaxed.prices.noticeable(DITHER * float(linear.worth.max(initial=0.0))),
     )
 
 

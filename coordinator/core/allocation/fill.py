@@ -6,31 +6,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.allocation.prices import Integers, LinearProblem, Multipliers, Reals
+from coordinator.core.allocation.smoothed import Relaxed
 
 
-def guided_fill(problem: LinearProblem, prices: Multipliers) -> tuple[Integers, Integers]:
-    """A choice within all limits: floors first, then the best worth after prices per cost unit.
+def guided_fill(problem: LinearProblem, relaxed: Relaxed) -> tuple[Integers, Integers]:
+    """A choice within all limits: floors first, then the largest shares, then the best ratios.
+
+    Among rows with equal shares, those of the best worth after prices per cost unit go first.
 
     Returns:
         Chosen rows, best first, and int64[classes] of floor labels that did not fit.
     """
+    prices = relaxed.prices
     ratio = prices.reduced(problem) / problem.costs
-    order = np.argsort(-ratio, kind="stable")
+    # Whole ten-thousandths, so that the last digits of a sum decide nothing.
+    order = np.lexsort((-ratio, -np.rint(relaxed.shares * 1e4))).astype(np.int64)
+    useful = order[problem.worth[order] > 0]
     basket = _Basket(problem)
     _reserve(problem, prices, order, basket)
-    for row in order[problem.worth[order] > 0].tolist():
-        if basket.left <= 0:
-            break
-        basket.add(row)
+    _fill(useful, basket)
     _mend(problem, prices, order, basket)
-    # Mending may free cost units that did not fit before.
-    for row in order[problem.worth[order] > 0].tolist():
-        if basket.left <= 0:
-            break
-        basket.add(row)
+    _fill(useful, basket)  # mending may free cost units that did not fit before
     chosen = np.flatnonzero(basket.chosen)
     chosen = chosen[np.argsort(-ratio[chosen], kind="stable")]
     return chosen, np.maximum(problem.floors - basket.bought, 0)
+
+
+def _fill(order: Integers, basket: _Basket) -> None:
+    """Adds rows in the given order while they fit."""
+    for row in order.tolist():
+        if basket.left <= 0:
+            break
+        basket.add(row)
 
 
 class _Basket:

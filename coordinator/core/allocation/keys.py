@@ -8,32 +8,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.allocation.objective import Integers, Problem
+from coordinator.core.allocation.offer import Offer
 from coordinator.core.allocation.pool import Pool
 from coordinator.core.allocation.terms import Term
 
 
 def build_problem(
     pool: Pool,
-    rows: Integers,
+    offer: Offer,
     *,
-    scores: tuple[NDArray[np.float32], NDArray[np.uint64], NDArray[np.int64]],
     objective: tuple[float, tuple[Term, ...]],
     per_cost: bool,
+    worthless: bool = False,
 ) -> Problem:
-    """The problem over some rows of the pool.
+    """The problem over the rows of an offer.
 
     Args:
         pool: all open candidates.
-        rows: those to consider; rows of utility 0 are left out.
-        scores: utility, tie breaker and cost of every row in ``rows``.
+        offer: rows to consider.
         objective: weight of the plain utility sum, and the concave terms.
         per_cost: whether engines rank by gain per cost unit or by gain alone.
+        worthless: whether to keep rows of utility 0. No engine takes them, but they may be the
+            cheapest way to meet a class floor.
     """
-    utilities, ties, costs = scores
+    rows, utilities, ties, costs = offer.rows, offer.utilities, offer.ties, offer.costs
     linear, terms = objective
-    useful = utilities > 0
-    rows, utilities, ties, costs = rows[useful], utilities[useful], ties[useful], costs[useful]
-    code = _codes(pool, rows, costs, terms)
+    if not worthless:
+        useful = utilities > 0
+        rows, utilities, ties, costs = rows[useful], utilities[useful], ties[useful], costs[useful]
+    code = key_codes(pool, rows, costs, terms)
     order = _order(code, utilities, ties)
     code = code[order]
     first = np.ones(len(code), dtype=np.bool_)
@@ -55,17 +58,34 @@ def build_problem(
     )
 
 
-def _codes(
-    pool: Pool, rows: Integers, costs: Integers, terms: tuple[Term, ...]
-) -> NDArray[np.int64]:
-    """int64[n]: equal where site, cost and all groups are equal."""
+def key_codes(pool: Pool, rows: Integers, costs: Integers, terms: tuple[Term, ...]) -> Integers:
+    """int64[n]: equal where site, cost and all groups are equal; otherwise in their order."""
     code = pool.site_index[rows].astype(np.int64)
     for column in (costs, *(term.groups(rows) for term in terms)):
         width = int(column.max(initial=0)) + 1
-        if (int(code.max(initial=0)) + 1) * width >= 2**62:
-            code = np.unique(code, return_inverse=True)[1].astype(np.int64)
+        if (int(code.max(initial=0)) + 1) * width >= _table_size(len(code)):
+            code = dense_codes(code)
         code = code * width + column
     return code
+
+
+def dense_codes(codes: Integers) -> Integers:
+    """int64[n]: the rank of each code among the different ones.
+
+    >>> dense_codes(np.array([70, 3, 70])).tolist()
+    [1, 0, 1]
+    """
+    if int(codes.max(initial=0)) >= _table_size(len(codes)):
+        return np.asarray(np.unique(codes, return_inverse=True)[1], dtype=np.int64)
+    known = np.zeros(int(codes.max(initial=0)) + 1, dtype=np.bool_)
+    known[codes] = True
+    ranks = np.cumsum(known, dtype=np.int32) - 1
+    return np.asarray(ranks[codes], dtype=np.int64)
+
+
+def _table_size(rows: int) -> int:
+    """Up to so many codes a table ranks them quicker than a sort does."""
+    return 8 * rows + (1 << 16)
 
 
 def _order(

@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.allocation.chance import quick_numbers
+from coordinator.core.allocation.keys import dense_codes, key_codes
 from coordinator.core.allocation.limits import Limits
 from coordinator.core.allocation.objective import Integers, Reals
 from coordinator.core.allocation.offer import Offer, floor_classes, missing_labels
 from coordinator.core.allocation.policy import Policy
 from coordinator.core.allocation.pool import Pool
-from coordinator.core.allocation.prune import best_rows, level_reaching
+from coordinator.core.allocation.prune import level_reaching
 from coordinator.core.allocation.setting import Setting
 from coordinator.core.allocation.terms import Term, row_slopes
+from coordinator.core.allocation.thin import lowest_per_key, spread_over_keys
 from coordinator.core.allocation.utility import single_score, utilities
 
 SMALLEST_SHORTLIST = 20_000
@@ -73,7 +75,7 @@ class Market:
         return Offer(
             rows=rows,
             utilities=self._utilities(rows),
-            ties=quick_numbers(self.pool.candidate_ids, rows, self.setting.key),
+            ties=self._ties(rows),
             costs=self.setting.costs_of(rows),
             classes=self._classes[rows] if self.floors.any() else self._main[rows].astype(np.int64),
             limits=self.limits,
@@ -84,17 +86,55 @@ class Market:
         """All rows; only the certificate needs them at once."""
         return self.offer(np.arange(len(self.pool)))
 
-    def shortlist(self) -> Integers:
+    @cached_property
+    def label_mass(self) -> float:
+        """Utility that a label of the past counts as: that of the last candidate one can afford."""
+        if not self.most_picks:
+            return SMALLEST_LABEL_MASS
+        if self._single is not None:
+            column, table = self._single
+            level = level_reaching(column, self.most_picks, without=column[self.drawn])
+            return max(SMALLEST_LABEL_MASS, float(table[level]))
+        known = (
+            np.delete(self._all_utilities, self.drawn) if len(self.drawn) else self._all_utilities
+        )
+        place = len(known) - self.most_picks
+        return max(SMALLEST_LABEL_MASS, float(np.partition(known, place)[place]))
+
+    def shortlist(self, terms: tuple[Term, ...]) -> Integers:
         """Rising rows worth a first look: the best of all, and of each class with a floor."""
         size = max(SMALLEST_SHORTLIST, PICKS_MULTIPLE * self.most_picks) + len(self.drawn)
         if size * 3 // 2 >= len(self.pool):
             return np.arange(len(self.pool))
-        parts = [self._best(np.arange(0), size)]
+        parts = [self._best(None, size, terms)]
         for group in np.flatnonzero(self.floors).tolist():
             members = np.flatnonzero(self._classes == group)
             if len(members):
-                parts.append(self._best(members, 8 * int(self.floors[group]) + 64))
+                parts.append(self._best(members, 8 * int(self.floors[group]) + 64, terms))
         return np.unique(np.concatenate(parts)) if len(parts) > 1 else parts[0]
+
+    def undominated(self, rows: Integers, spare: Integers, terms: tuple[Term, ...]) -> Integers:
+        """Of rising rows, those better than every spare row of their key.
+
+        Args:
+            rows: rows that an engine has not seen.
+            spare: rows that it saw and left.
+            terms: the concave terms, which make the keys.
+        """
+        if len(rows) <= SMALLEST_SHORTLIST:
+            return rows
+        keys = dense_codes(self._codes(np.concatenate([spare, rows]), terms))
+        best = np.full(int(keys.max()) + 1, -1.0, dtype=np.float32)
+        np.maximum.at(best, keys[: len(spare)], self._utilities(spare))
+        return rows[self._utilities(rows) > best[keys[len(spare) :]]]
+
+    def thinned(self, rows: Integers, terms: tuple[Term, ...], most: int) -> Integers:
+        """Of rising rows, those that chance puts first in each key and level of utility."""
+        if len(rows) <= SMALLEST_SHORTLIST:
+            return rows
+        codes = dense_codes(self._codes(rows, terms)) * 1024
+        codes += np.rint(self._utilities(rows) * 1023).astype(np.int64)
+        return rows[lowest_per_key(codes, self._ties(rows), most)]
 
     def missed(
         self,
@@ -175,27 +215,39 @@ class Market:
             return np.flatnonzero(column >= level) if level < 64 else np.zeros(0, dtype=np.int64)
         return np.flatnonzero(self._all_utilities >= bar * (1 - 1e-6))
 
-    def _best(self, members: Integers, size: int) -> Integers:
-        """The best rows by utility, then chance; of some members or, without any, of all."""
-        if self._single is not None and not len(members):
+    def _best(self, members: Integers | None, size: int, terms: tuple[Term, ...]) -> Integers:
+        """About the ``size`` best rising rows by utility, of some members or of all.
+
+        Where far more rows than that share the last utility, they are spread over the keys.
+        """
+        if self._single is not None and members is None:
             column, _ = self._single
-            near = np.flatnonzero(column >= level_reaching(column, size))
+            level = level_reaching(column, size)
+            near = np.flatnonzero(column >= level)
             if len(near) <= 2 * size:
                 return near
-            members = near
-        if not len(members):
-            members = np.arange(len(self.pool))
-        ties = quick_numbers(self.pool.candidate_ids, members, self.setting.key)
-        return members[best_rows(self._utilities(members), ties, size)]
+            last = column[near] == level
+        else:
+            members = np.arange(len(self.pool)) if members is None else members
+            if len(members) <= 2 * size:
+                return members
+            worth = self._utilities(members)
+            bar = np.partition(worth, len(worth) - size)[len(worth) - size]
+            near = np.asarray(members[worth >= bar], dtype=np.int64)
+            if len(near) <= 2 * size:
+                return near
+            last = self._utilities(near) == bar
+        above, level_rows = near[~last], near[last]
+        codes = self._codes(level_rows, terms)
+        kept = spread_over_keys(codes, self._ties(level_rows), size - len(above))
+        return np.sort(np.concatenate([above, level_rows[kept]]))
 
+    def _codes(self, rows: Integers, terms: tuple[Term, ...]) -> Integers:
+        costs = self.setting.costs_of(rows)
+        return key_codes(self.pool, rows, costs, terms)
 
-def label_mass(offer: Offer, most_picks: int) -> float:
-    """Utility that a label of the past counts as: that of the last candidate one could afford."""
-    count = min(most_picks, len(offer.rows))
-    if not count:
-        return SMALLEST_LABEL_MASS
-    place = len(offer.utilities) - count
-    return max(SMALLEST_LABEL_MASS, float(np.partition(offer.utilities, place)[place]))
+    def _ties(self, rows: Integers) -> NDArray[np.uint64]:
+        return quick_numbers(self.pool.candidate_ids, rows, self.setting.key)
 
 
 def _in_sorted(values: Integers, known: Integers) -> NDArray[np.bool_]:

@@ -96,7 +96,7 @@ class Problem:
     """Items grouped by key and ready for an engine. Items are sorted by key, best first.
 
     Attributes:
-        utilities: float64[n], above 0, falling inside each key.
+        utilities: float64[n], at least 0, falling inside each key.
         ties: uint64[n], rising inside equal utilities; breaks ties between keys.
         starts: int64[keys + 1], first item of each key.
         costs: int64[keys], cost units of one item.

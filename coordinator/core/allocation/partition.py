@@ -9,7 +9,6 @@ resource allocation problems", 1986.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.objective import Family, Integers, Reals, group_sums
@@ -22,30 +21,38 @@ def optimal_rows(
 ) -> Integers | None:
     """The optimum, best increment first, or None where more than one family or limit matters.
 
-    The shortlist is extended until no row outside it can reach the last increment that was
-    bought, so leaving rows out changes nothing.
+    Rows outside the shortlist that could reach the last increment bought are added once. That is
+    enough: with more rows to choose from that increment only rises, and what the others could add
+    only falls. Rows of the shortlist below it are out for the same reason.
 
     Args:
         market: all rows.
         objective: weight of the plain utility sum, and the concave terms.
         offer: the shortlist.
     """
-    linear, terms = objective
+    terms = objective[1]
     if len(terms) != 1 or offer.floors.any() or (offer.costs != offer.costs[0]).any():
         return None
-    family, count, cost = terms[0].family, market.most_picks, int(offer.costs[0])
-    while True:
-        groups = terms[0].groups(offer.rows).astype(np.int64)
-        order, gains = increments(offer, groups, family, linear)
-        picks, best = best_increments(order, gains, offer.ties, count)
-        least = float(best[-1]) if len(best) == count else 0.0
-        added = family.factor * offer.utilities.astype(np.float64)
-        masses = [group_sums(groups, added, count=len(family.weights))]
-        bars = np.full(market.pool.site_count, least / cost)
-        missed = market.missed(offer.rows, objective, masses, bars)
-        if not len(missed):
+    term, count, cost = terms[0], market.most_picks, int(offer.costs[0])
+    groups = term.groups(offer.rows).astype(np.int64)
+    picks, best = best_increments(offer, groups, objective, count)
+    first = picks
+    least = float(best[-1]) if len(best) == count else 0.0
+    added = term.family.factor * offer.utilities.astype(np.float64)
+    masses = [group_sums(groups, added, count=len(term.family.weights))]
+    bars = np.full(market.pool.site_count, least / cost)
+    missed = market.missed(offer.rows, objective, masses, bars)
+    whole, most = offer, 4 * (1 + count // len(term.family.weights))
+    while len(missed):
+        # Rows of one group and utility are alike; most of them are enough unless all are bought.
+        more = market.thinned(missed, terms, most)
+        offer = market.offer(np.union1d(whole.rows[first], more))
+        groups = term.groups(offer.rows).astype(np.int64)
+        picks, _ = best_increments(offer, groups, objective, count)
+        bought = np.bincount(groups[picks])
+        if len(more) == len(missed) or int(bought.max()) < most:
             break
-        offer = market.offer(np.union1d(offer.rows, missed))
+        most *= 4
     left = offer.limits.less(market.pool.site_index[offer.rows[picks]], offer.costs[picks])
     if (left.site_labels < 0).any() or (left.site_costs < 0).any():
         return None
@@ -81,13 +88,14 @@ def increments(
 
 
 def best_increments(
-    order: Integers, gains: Reals, ties: NDArray[np.uint64], count: int
+    offer: Offer, groups: Integers, objective: tuple[float, tuple[Term, ...]], count: int
 ) -> tuple[Integers, Reals]:
-    """The ``count`` largest increments, largest first, and their gains."""
+    """Places of the ``count`` largest increments, largest first, and these increments."""
+    order, gains = increments(offer, groups, objective[1][0].family, objective[0])
     if count < len(gains):
         bar = np.partition(gains, len(gains) - count)[len(gains) - count]
         near = np.flatnonzero(gains >= bar)
     else:
         near = np.arange(len(gains))
-    rank = near[np.lexsort((ties[order[near]], -gains[near]))][:count]
+    rank = near[np.lexsort((offer.ties[order[near]], -gains[near]))][:count]
     return order[rank], gains[rank]

@@ -5,38 +5,29 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.core.allocation.objective import Integers
 
-
-def best_rows(utilities: NDArray[np.float32], ties: NDArray[np.uint64], count: int) -> Integers:
-    """Places of the ``count`` best rows by utility, then chance; in rising order of place.
-
-    >>> best_rows(np.float32([1, 2, 2, 0]), np.uint64([0, 9, 5, 0]), 1).tolist()
-    [2]
-    """
-    if count >= len(utilities):
-        return np.arange(len(utilities))
-    if count <= 0:
-        return np.zeros(0, dtype=np.int64)
-    bar = np.partition(utilities, len(utilities) - count)[len(utilities) - count]
-    above = np.flatnonzero(utilities > bar)
-    level = np.flatnonzero(utilities == bar)
-    short = count - len(above)
-    if short < len(level):
-        level = level[np.argpartition(ties[level], short)[:short]]
-    return np.sort(np.concatenate([above, level]))
-
-
-def level_reaching(column: NDArray[np.uint8], count: int) -> int:
+def level_reaching(
+    column: NDArray[np.uint8], count: int, *, without: NDArray[np.uint8] | None = None
+) -> int:
     """The highest level that at least ``count`` rows reach, by bisection over byte compares.
 
+    Args:
+        column: levels.
+        count: rows to find, at least 1.
+        without: levels of rows that do not count.
+
     >>> level_reaching(np.uint8([5, 5, 9, 0]), 2)
+    5
+    >>> level_reaching(np.uint8([5, 9]), 1, without=np.uint8([9]))
     5
     """
     low, high = 0, int(column.max(initial=0))
     while low < high:
         middle = (low + high + 1) // 2
-        if np.count_nonzero(column >= middle) >= count:
+        reached = np.count_nonzero(column >= middle)
+        if without is not None:
+            reached -= np.count_nonzero(without >= middle)
+        if reached >= count:
             low = middle
         else:
             high = middle - 1

@@ -11,7 +11,7 @@ from coordinator.core.allocation.bound import upper_bound
 from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.choose import ONE_PARTITION, Choice, Objective, choose, slopes_at
 from coordinator.core.allocation.explore import ExploreDraw
-from coordinator.core.allocation.market import Market, label_mass
+from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.policy import (
     Budget,
     Policy,
@@ -71,8 +71,7 @@ def certify(pool: Pool, budget: Budget, policy: Policy, allocation: Allocation) 
     setting = make_setting(pool, budget, policy, allocation.key)
     market = _market(setting, allocation.rows[allocation.reasons == Reason.EXPLORE])
     offer = market.whole()
-    mass = label_mass(offer, market.most_picks)
-    linear, terms = build_terms(pool, budget, policy, label_mass=mass)
+    linear, terms = build_terms(pool, budget, policy, label_mass=market.label_mass)
     useful = np.isin(allocation.reasons, (Reason.USEFUL, Reason.CLASS_FLOOR))
     rows = allocation.rows[useful]
     added = utilities(pool, policy, allocation.phase, rows).astype(np.float64)

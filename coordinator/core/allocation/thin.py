@@ -1,0 +1,57 @@
+"""A few rows of each key stand for all of them: rows of one key and one utility are alike.
+
+No choice takes many rows of one key while others are as good, so where millions of rows share one
+utility the few that chance puts first in each key are all that an engine has to see.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.core.allocation.keys import dense_codes
+from coordinator.core.allocation.objective import Integers
+
+_SLACK = 8.0
+
+
+def lowest_per_key(keys: Integers, ties: NDArray[np.uint64], most: int) -> Integers:
+    """Rising places of the ``most`` rows of each key with the lowest tie numbers.
+
+    Only rows below a number that about ``most`` rows of their key are expected to stay below are
+    sorted. Where chance left fewer, that number is raised.
+
+    Args:
+        keys: int64[n], at least 0.
+        ties: uint64[n], uniform.
+        most: at least 1.
+
+    >>> lowest_per_key(np.array([7, 7, 2, 7]), np.uint64([5, 1, 9, 3]), 2).tolist()
+    [1, 2, 3]
+    """
+    keys = dense_codes(keys)
+    counts = np.bincount(keys)
+    share = (most + 4.0 * np.sqrt(most) + _SLACK) / np.maximum(counts, 1)
+    while True:
+        ceiling = (np.minimum(share, 1.0) * (2.0**64 - 2048)).astype(np.uint64)
+        ceiling[share >= 1.0] = np.uint64(2**64 - 1)
+        near = np.flatnonzero(ties <= ceiling[keys])
+        found = np.bincount(keys[near], minlength=len(counts))
+        short = found < np.minimum(counts, most)
+        if not short.any():
+            break
+        share[short] *= 4.0
+    order = near[np.lexsort((ties[near], keys[near]))]
+    starts = np.cumsum(found) - found
+    rank = np.arange(len(order)) - starts[keys[order]]
+    return np.sort(order[rank < most])
+
+
+def spread_over_keys(keys: Integers, ties: NDArray[np.uint64], size: int) -> Integers:
+    """Rising places of about ``size`` rows, equally many of each key as far as it has them.
+
+    At least one row of each key stays, and all keys get the same number.
+    """
+    keys = dense_codes(keys)
+    many = int(keys.max(initial=0)) + 1
+    return lowest_per_key(keys, ties, max(1, -(-size // many)))
