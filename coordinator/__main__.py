@@ -71,8 +71,8 @@ def _add_campaign(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
             action.add_argument(
                 "--price",
                 type=float,
-                default=0.0,
-                help="advise to stop where a cost unit brings less accuracy than this",
+                help="advise to stop where a label brings less accuracy than this; default: the "
+                "campaign's own price",
             )
 
 

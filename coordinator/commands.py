@@ -213,7 +213,7 @@ def _show(arguments: argparse.Namespace) -> int:
             advice = stop_advice(
                 row["history"],
                 floors_met=row["floors_met"],
-                least_gain_per_cost=arguments.price,
+                least_gain_per_cost=row["price"] if arguments.price is None else arguments.price,
             )
             row["stop_advice"] = list(advice.reasons)
             stop = [f"  consider stopping: {reason}" for reason in advice.reasons]

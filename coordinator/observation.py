@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from coordinator.advice import stop_advice
+from coordinator.agreement import changes_of, gain_of
 from coordinator.core.campaign import Campaign
 from coordinator.core.entries import GrantState
 from coordinator.core.ledger import Account, CampaignBooks
@@ -24,13 +25,15 @@ from coordinator.core.records import (
     CycleResultRecord,
     InstallRecord,
     MachineRecord,
+    ModelVersionRecord,
     PoolReportRecord,
     SiteReportRecord,
     TrainingRunRecord,
 )
+from coordinator.core.stability import Change
 from coordinator.office import Office
 from coordinator.pools import measure_progress
-from coordinator.registry import agents_of, rollout_of
+from coordinator.registry import agents_of, evaluation_of, rollout_of
 
 MESSAGES_RECEIVED = "messages_received"
 BYTES_RECEIVED = "bytes_received"
@@ -94,8 +97,9 @@ def _campaign(office: Office, record: CampaignRecord) -> dict[str, Any]:
     run = office.store.get(TrainingRunRecord, key, cycle.run) if cycle else None
     rollout = rollout_of(office, campaign, key)
     account = _account(books, campaign)
-    history = [_result(r) for r in office.store.find(CycleResultRecord, campaign_id=key)]
-    floors_met = _floors_met(office, campaign, key)
+    history = history_of(office, campaign, key)
+    floors_met = floors_are_met(office, campaign, key)
+    advice = stop_advice(history, floors_met=floors_met, least_gain_per_cost=campaign.price)
     return {
         "campaign_id": key.hex(),
         "name": record.name,
@@ -116,11 +120,13 @@ def _campaign(office: Office, record: CampaignRecord) -> dict[str, Any]:
         "agents": _agents(office, campaign, key),
         "history": history,
         "floors_met": floors_met,
-        "stop_advice": list(stop_advice(history, floors_met=floors_met).reasons),
+        "price": campaign.price,
+        "stop": campaign.stop,
+        "stop_advice": list(advice.reasons),
     }
 
 
-def _floors_met(office: Office, campaign: Campaign, campaign_id: bytes) -> bool:
+def floors_are_met(office: Office, campaign: Campaign, campaign_id: bytes) -> bool:
     """Whether every class has the labels that the campaign asks for."""
     if not campaign.class_floor_labels:
         return True
@@ -186,6 +192,44 @@ def _agents(office: Office, campaign: Campaign, campaign_id: bytes) -> list[dict
 
 def _sum_of_counts(raw: bytes) -> int:
     return sum(int.from_bytes(raw[i : i + 4], "little") for i in range(0, len(raw), 4))
+
+
+def history_of(office: Office, campaign: Campaign, campaign_id: bytes) -> list[dict[str, Any]]:
+    """Returns what each finished cycle brought, oldest first, as in the status."""
+    changes = changes_of(office, campaign, campaign_id)
+    rows = []
+    for result in office.store.find(CycleResultRecord, campaign_id=campaign_id):
+        row = _result(result)
+        row["held_out_count"] = _held_out_count(office, campaign_id, result.model_version)
+        change = changes.get(result.cycle)
+        row["agreement"] = change.stability.agreement if change else None
+        row["changed_ratio"] = change.stability.changed_ratio if change else None
+        row["gain_interval"] = (
+            list(gain_of(office, campaign_id, result.cycle, change)) if change else None
+        )
+        rows.append(row)
+    return rows
+
+
+def unlabelled_row(cycle: int, change: Change) -> dict[str, Any]:
+    """Returns a row of the history for a version of which nothing but its change is known yet."""
+    share = change.stability.changed_ratio
+    return {
+        "cycle": cycle,
+        "labels": 0,
+        "accuracy": None,
+        "held_out_count": 0,
+        "live_accuracy": None,
+        "live_interval": None,
+        "agreement": change.stability.agreement,
+        "changed_ratio": share,
+        "gain_interval": [-share, share],
+    }
+
+
+def _held_out_count(office: Office, campaign_id: bytes, version: int) -> int:
+    evaluation = evaluation_of(office.store.get(ModelVersionRecord, campaign_id, version))
+    return evaluation.example_count if evaluation else 0
 
 
 def _result(result: CycleResultRecord) -> dict[str, Any]:

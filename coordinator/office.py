@@ -17,6 +17,7 @@ from coordinator.core.campaign import Campaign
 from coordinator.core.entries import Entry, chain_digest
 from coordinator.core.ledger import Ledger
 from coordinator.core.records import CampaignRecord, CounterRecord
+from coordinator.core.stability import Change
 from coordinator.errors import LedgerCorrupt
 from coordinator.high_water import measure, write_high_water
 from coordinator.identity import Authority
@@ -55,6 +56,7 @@ class Office:
         maintained_at: When maintenance last ran.
         told: When an agent (campaign id, site, name) first heard of a campaign since the start.
         reasons: Campaign id to the sentence of its latest step, for the operator.
+        changes: What changed between two versions, by campaign id and cycle; a cache.
     """
 
     config: CoordinatorConfig
@@ -70,6 +72,7 @@ class Office:
     maintained_at: int = 0
     told: dict[tuple[bytes, str, str], int] = field(default_factory=dict)
     reasons: dict[bytes, str] = field(default_factory=dict)
+    changes: dict[tuple[bytes, int], Change] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:

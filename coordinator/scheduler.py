@@ -28,6 +28,7 @@ from coordinator.core.records import (
 from coordinator.core.refusals import Refusal
 from coordinator.core.training import FINAL_TRAINING_STATES, TrainingState
 from coordinator.explore_labels import live_accuracy
+from coordinator.holding import hold, reasons_to_hold
 from coordinator.maintenance import maintain
 from coordinator.office import Office
 from coordinator.pools import live_segments
@@ -207,6 +208,11 @@ def _begin_cycle(office: Office, case: Case, step: Step) -> bool:
 
 
 def _allocate(office: Office, case: Case, step: Step) -> bool:
+    reasons = reasons_to_hold(office, case.campaign, case.campaign_id, case.state.cycle)
+    if reasons:
+        hold(office, case.record, case.state.cycle, reasons)
+        _LOG.info("campaign %s: %s", case.campaign.name, office.reasons[case.campaign_id])
+        return False
     decided = decide_allocation(
         office,
         case.campaign,

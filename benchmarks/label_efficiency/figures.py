@@ -155,9 +155,10 @@ def stopping(results: Results, cell: str, name: str) -> dict[str, float] | None:
     spent, lost, stopped = [], [], 0
     for line in lines:
         curve = line["curve"]
-        stopped += line["stopped_at"] > 0
         # Advice before cycle k means that the model of cycle k - 1 is the last one.
-        end = curve[line["stopped_at"] - 1] if line["stopped_at"] else curve[-1]
+        early = 0 < line["stopped_at"] < len(curve)
+        stopped += early
+        end = curve[line["stopped_at"] - 1] if early else curve[-1]
         spent.append(end["labels"] / curve[-1]["labels"])
         lost.append(curve[-1]["accuracy"] - end["accuracy"])
     return {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from coordinator.core.allocation.result import ExploreFrame
 from coordinator.core.estimation import ExploreLabels, report_accuracy
+from coordinator.core.stability import ChangedLabels, compare_predictions, gain_interval
 from coordinator.core.stopping import CycleRecord, StopRule, advise
 from simulations.engine import Strategy
 from simulations.perimeter_strategy import select_perimeter
@@ -50,24 +51,36 @@ class Watched:
         return selection
 
     def _note(self, view: SelectionView, selection: Selection) -> None:
-        """One record per trained model: its live estimate and how many predictions stayed."""
+        """One record per trained model: what it changed, and what the explore labels say of it."""
         predicted = view.probabilities.argmax(axis=1)
         before, self._predicted = self._predicted, predicted
-        agreement = None
-        if before is not None:
-            agreement = float((before == predicted)[view.open].mean())
         drawn = selection.explore_probabilities > 0
         if not drawn.any():
             return
+        agreement = gain_high = None
+        if before is not None:
+            stability = compare_predictions(
+                before[view.open], predicted[view.open], class_count=view.class_count
+            )
+            agreement, share = stability.agreement, stability.changed_ratio
+            self._judge(CycleRecord(0.0, 0.0, 1.0, 0, agreement, share), view.cycle)
+            labels = _changed(selection, (before, predicted), self._answers)
+            gain_high = gain_interval(stability, labels)[1]
         found = report_accuracy(
             _frame(view, selection), _judged(view, selection, self._answers)
         ).overall
         value = min(1.0, max(0.0, found.value))
         cost = int(view.costs[selection.places].sum())
-        self._records.append(CycleRecord(value, found.low, found.high, cost, agreement))
-        advice = advise(self._records, StopRule(), floors_met=True)
+        record = CycleRecord(value, found.low, found.high, cost, agreement, gain_high)
+        # This cycle's labels are part of what is read, so the next one is the first to save.
+        self._judge(record, view.cycle + 1)
+        self._records.append(record)
+
+    def _judge(self, record: CycleRecord, cycle: int) -> None:
+        """Asks the rule whether a cycle should still grant."""
+        advice = advise([*self._records, record], StopRule(), floors_met=True)
         if advice.stop and not self.stopped_at:
-            self.stopped_at = view.cycle
+            self.stopped_at = cycle
 
 
 def by_site(view: SelectionView, rng: np.random.Generator) -> Selection:
@@ -101,4 +114,20 @@ def _judged(view: SelectionView, selection: Selection, answers: NDArray[np.int64
         confidences=view.probabilities[places].max(axis=1).astype(np.float64),
         inclusion_probabilities=selection.explore_probabilities[drawn],
         correct=np.where(said < 0, -1, (predicted == said).astype(np.int64)),
+    )
+
+
+def _changed(
+    selection: Selection, predictions: tuple[NDArray[np.int64], ...], answers: NDArray[np.int64]
+) -> ChangedLabels:
+    """Explore labels of candidates on which two versions differ."""
+    before, after = predictions
+    places = selection.places
+    kept = (selection.explore_probabilities > 0) & (before[places] != after[places])
+    kept &= answers[places] >= 0
+    found = places[kept]
+    return ChangedLabels(
+        inclusion_probabilities=selection.explore_probabilities[kept],
+        correct_before=(before[found] == answers[found]).astype(np.int64),
+        correct_after=(after[found] == answers[found]).astype(np.int64),
     )

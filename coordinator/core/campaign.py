@@ -17,6 +17,7 @@ SLUG = re.compile(r"[a-z0-9-]{1,40}")
 KINDS = ("text", "image", "series", "record")
 VIEWS = ("masked", "raw")
 EGRESS_MODES = ("rows", "histogram")
+STOP_MODES = ("advise", "hold")
 BUDGET_LABELS_MAX = 10_000_000
 GUIDELINE_LENGTH_MAX = 100_000
 
@@ -66,6 +67,9 @@ class Campaign:
             score; each device fills the grants it gets with its own best samples.
         epsilon_release: Privacy loss of one histogram, 0.001 to 100.
         epsilon_total: Privacy loss of all histograms of a device; then no more are sent.
+        stop: advise, or hold: where the data say that more labels are not worth it, the campaign
+            pauses before the next cycle's grants until the operator resumes it.
+        price: Accuracy that one label must bring to be worth it, as a ratio; 0 for no price.
         accuracy_drop_max: A candidate this much less accurate than the released one is rolled back.
     """
 
@@ -100,6 +104,8 @@ class Campaign:
     egress: str = "rows"
     epsilon_release: float = 0.5
     epsilon_total: float = 3.0
+    stop: str = "advise"
+    price: float = 0.0
 
     def __post_init__(self) -> None:
         _check_names(self)
@@ -147,9 +153,7 @@ def _check_names(campaign: Campaign) -> None:
         raise CampaignInvalid(f"name {campaign.name!r} must be 1 to 40 of a-z, 0-9 and '-'")
     if campaign.kind not in KINDS:
         raise CampaignInvalid(f"kind {campaign.kind!r} is not one of {', '.join(KINDS)}")
-    if campaign.view not in VIEWS:
-        raise CampaignInvalid(f"view {campaign.view!r} is not one of {', '.join(VIEWS)}")
-    _check_egress(campaign)
+    _check_modes(campaign)
     if not campaign.sites or len(set(campaign.sites)) != len(campaign.sites):
         raise CampaignInvalid("sites must name at least one site, each once")
     for site_id in campaign.sites:
@@ -166,9 +170,11 @@ def _check_names(campaign: Campaign) -> None:
         raise CampaignInvalid(f"guideline is longer than {GUIDELINE_LENGTH_MAX} characters")
 
 
-def _check_egress(campaign: Campaign) -> None:
-    if campaign.egress not in EGRESS_MODES:
-        raise CampaignInvalid(f"egress {campaign.egress!r} is not one of {', '.join(EGRESS_MODES)}")
+def _check_modes(campaign: Campaign) -> None:
+    for key, known in (("view", VIEWS), ("stop", STOP_MODES), ("egress", EGRESS_MODES)):
+        value = getattr(campaign, key)
+        if value not in known:
+            raise CampaignInvalid(f"{key} {value!r} is not one of {', '.join(known)}")
     if campaign.egress == "histogram" and (
         campaign.overlap_count > 1 or campaign.class_floor_labels
     ):
@@ -196,6 +202,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "canary_ratio": (0, 1),
     "canary_timeout_seconds": (1, 366 * 86_400),
     "accuracy_drop_max": (0, 1),
+    "price": (0, 1),
     "epsilon_release": (0.001, 100),
     "epsilon_total": (0.001, 1000),
 }

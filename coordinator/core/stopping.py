@@ -1,8 +1,12 @@
-"""When more labels are no longer worth their price: advice, never an action."""
+"""When more labels are no longer worth their price, as far as the data can tell.
+
+A reason is given only where the whole interval of the gain supports it: few labels leave the
+interval wide, and then nothing is advised. That costs labels on sets that are solved and saves
+accuracy on those that are not.
+"""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,12 +16,14 @@ class CycleRecord:
     """What a finished cycle showed.
 
     Attributes:
-        accuracy: estimated accuracy of the model that the cycle trained, in [0, 1].
+        accuracy: estimated accuracy of the cycle's model, in [0, 1].
         low: lower end of its interval.
         high: upper end of its interval.
         cost: cost units that the cycle spent.
-        agreement: share of candidates whose predicted class is the one of the cycle before, or
-            None when unknown.
+        agreement: Cohen's kappa of the model's predictions with those of the model before, on the
+            same candidates, or None when unknown.
+        gain_high: upper end of the interval of what the model gained on the one before, in points
+            of accuracy as a ratio, or None when unknown.
     """
 
     accuracy: float
@@ -25,6 +31,7 @@ class CycleRecord:
     high: float
     cost: int
     agreement: float | None = None
+    gain_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class StopRule:
         window: cycles that the gain is measured over, at least 1.
         stable_agreement: agreement from which predictions count as stable.
         stable_cycles: cycles that must be stable in a row.
-        plateau_gain: accuracy that a cycle must gain not to be a plateau.
+        plateau_gain: accuracy that a cycle must be able to have gained not to be a plateau.
         plateau_cycles: cycles of plateau in a row.
     """
 
@@ -62,10 +69,13 @@ def advise(records: Sequence[CycleRecord], rule: StopRule, *, floors_met: bool) 
     Sources: Bloodgood and Vijay-Shanker, "A method for stopping active learning based on
     stabilizing predictions", 2009; Pullar-Strecker et al., "Hitting the target", 2022.
 
-    >>> flat = [CycleRecord(0.9, 0.89, 0.91, 100)] * 3
+    >>> flat = [CycleRecord(0.9, 0.85, 0.95, 100, gain_high=0.004)] * 3
     >>> advise(flat, StopRule(), floors_met=True).stop
     True
     >>> advise(flat, StopRule(), floors_met=False).stop
+    False
+    >>> unsure = [CycleRecord(0.9, 0.85, 0.95, 100, gain_high=0.02)] * 3
+    >>> advise(unsure, StopRule(), floors_met=True).stop
     False
     """
     found = [
@@ -84,12 +94,16 @@ def _too_dear(records: Sequence[CycleRecord], rule: StopRule) -> str:
     """Even the most optimistic reading of the last cycles gained less than the price."""
     if len(records) <= rule.window or rule.least_gain_per_cost <= 0:
         return ""
-    last, before = records[-1], records[-1 - rule.window]
-    cost = sum(record.cost for record in records[-rule.window :])
-    most = last.high - before.low
+    recent = records[-rule.window :]
+    # What a cycle spends shows in the model of the next one.
+    cost = sum(record.cost for record in records[-1 - rule.window : -1])
+    most = recent[-1].high - records[-1 - rule.window].low
+    steps = [record.gain_high for record in recent if record.gain_high is not None]
+    if len(steps) == rule.window:
+        most = min(most, sum(steps))
     if cost <= 0 or most >= rule.least_gain_per_cost * cost:
         return ""
-    return f"The last {cost} cost units gained at most {most:.3f} accuracy, below the price."
+    return f"{cost} cost units gained at most {max(most, 0.0):.3f} accuracy, below the price."
 
 
 def _stable(records: Sequence[CycleRecord], rule: StopRule, *, floors_met: bool) -> str:
@@ -103,11 +117,11 @@ def _stable(records: Sequence[CycleRecord], rule: StopRule, *, floors_met: bool)
 
 
 def _plateau(records: Sequence[CycleRecord], rule: StopRule, *, floors_met: bool) -> str:
-    """Several cycles in a row gained hardly anything."""
-    if not floors_met or len(records) <= rule.plateau_cycles:
+    """Several cycles in a row cannot have gained more than hardly anything."""
+    recent = [record.gain_high for record in records[-rule.plateau_cycles :]]
+    if not floors_met or len(recent) < rule.plateau_cycles:
         return ""
-    values = [record.accuracy for record in records[-rule.plateau_cycles - 1 :]]
-    gains = [after - before for before, after in itertools.pairwise(values)]
-    if max(gains) >= rule.plateau_gain:
+    if any(value is None or value >= rule.plateau_gain for value in recent):
         return ""
-    return f"{rule.plateau_cycles} cycles in a row gained under {rule.plateau_gain:.2f} accuracy."
+    cycles, gain = rule.plateau_cycles, rule.plateau_gain
+    return f"{cycles} cycles in a row cannot have gained {gain:.2f} accuracy."

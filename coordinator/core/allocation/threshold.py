@@ -20,7 +20,7 @@ from coordinator.core.allocation.objective import Integers, Problem, Reals, grou
 
 _SMALLEST = 1e-12
 _AT_ONCE = 8192
-"""Keys that one pass looks at, by chance; the others wait for a later pass."""
+"""Keys that one pass looks at, the most promising ones; the others wait for a later pass."""
 _CHANCE = 1e-9
 """Equal gains differ by this share according to chance, so that one sort ranks by both."""
 
@@ -50,14 +50,12 @@ def descending_threshold(problem: Problem, limits: Limits, *, epsilon: float) ->
         order=problem.item_keys() * 2.0 + (1.0 - problem.utilities),
         cumulated=np.concatenate([[0.0], np.cumsum(problem.utilities)]),
         fade=1.0 - problem.ties.astype(np.float64) * (_CHANCE / 2.0**64),
-        chance=np.argsort(problem.ties[problem.starts[:-1]]),
     )
     picks: list[Integers] = []
     tau = float(state.stale.max(initial=0.0))
     while tau > _SMALLEST and state.cost_left > 0:
-        ready = table.chance[state.stale[table.chance] >= tau]
-        keys = np.sort(ready[:_AT_ONCE])
-        keys = _still_fitting(problem, state, keys)
+        ready = np.flatnonzero(state.stale >= tau)
+        keys = _still_fitting(problem, state, _most_promising(state, ready, table))
         if len(keys):
             heads = problem.utilities[state.cursor[keys]]
             state.stale[keys] = problem.gains(state.masses, keys, heads) / problem.divisors[keys]
@@ -68,6 +66,17 @@ def descending_threshold(problem: Problem, limits: Limits, *, epsilon: float) ->
         elif len(ready) <= _AT_ONCE:
             tau = min(tau * (1.0 - epsilon), float(state.stale.max(initial=0.0)))
     return np.concatenate(picks) if picks else np.zeros(0, dtype=np.int64)
+
+
+def _most_promising(state: _State, ready: Integers, table: _Items) -> Integers:
+    """Rising keys with the largest bounds of their gain, chance among equals."""
+    if len(ready) <= _AT_ONCE:
+        return ready
+    # A key that is used up points behind its last item; it is sorted out afterwards.
+    heads = np.minimum(state.cursor[ready], len(table.fade) - 1)
+    place = len(ready) - _AT_ONCE
+    best = np.argpartition(state.stale[ready] * table.fade[heads], place)[place:]
+    return np.sort(ready[best])
 
 
 def _start(problem: Problem, limits: Limits) -> _State:
@@ -100,12 +109,11 @@ def _still_fitting(problem: Problem, state: _State, keys: Integers) -> Integers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Items:
-    """What a run looks up: sorted keys, running utilities, chance close below 1; keys by chance."""
+    """What a run looks up per item: sorted keys, running utilities, and chance close below 1."""
 
     order: Reals
     cumulated: Reals
     fade: Reals
-    chance: Integers
 
 
 def _candidates(

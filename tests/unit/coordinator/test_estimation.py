@@ -11,12 +11,13 @@ import pytest
 
 from coordinator import advice
 from coordinator.advice import stop_advice
-from coordinator.core import estimation, stopping, trust
+from coordinator.core import estimation, stability, stopping, trust
 from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.explore import draw_explore
 from coordinator.core.allocation.policy import Policy
 from coordinator.core.allocation.pool import SCORE_LEVELS
 from coordinator.core.estimation import ExploreLabels, confidence_sequence, report_accuracy
+from coordinator.core.stability import ChangedLabels, compare_predictions, gain_interval
 from coordinator.core.stopping import CycleRecord, StopRule, advise
 from coordinator.core.trust import site_trust
 
@@ -210,33 +211,81 @@ def test_stopping_is_advised_on_price_stability_and_plateau_only():
     assert not advise(stable, StopRule(), floors_met=False).stop
 
 
-def cycle(accuracy, live=None, labels=50):
-    interval = None if live is None else [live - 0.01, live + 0.01]
+def test_a_plateau_is_not_claimed_while_the_gain_may_be_more_than_a_point():
+    sure = [CycleRecord(0.9, 0.8, 1.0, 100, gain_high=0.009)] * 3
+    assert advise(sure, StopRule(), floors_met=True).stop
+    for last in (0.011, None):
+        unsure = [*sure[:2], CycleRecord(0.9, 0.8, 1.0, 100, gain_high=last)]
+        assert not advise(unsure, StopRule(), floors_met=True).stop
+
+
+def cycle(accuracy=None, *, live=None, labels=50, gain=None, held_out=5000):
     return {
         "accuracy": accuracy,
+        "held_out_count": held_out,
         "live_accuracy": live,
-        "live_interval": interval,
+        "live_interval": None if live is None else [live - 0.01, live + 0.01],
+        "gain_interval": None if gain is None else [-gain, gain],
+        "agreement": None,
         "labels": labels,
     }
 
 
 def test_a_campaign_that_gains_nothing_is_told_so_once_its_class_floors_are_met():
-    flat = [cycle(0.9), cycle(0.902), cycle(0.903)]
+    flat = [cycle(live=0.9), cycle(live=0.8, gain=0.004), cycle(live=0.95, gain=0.003)]
     (reason,) = stop_advice(flat, floors_met=True).reasons
     assert "2 cycles" in reason
     assert not stop_advice(flat, floors_met=False).stop
+    # Few labels that look flat are no plateau.
+    assert not stop_advice([cycle(live=0.9)] * 4, floors_met=True).stop
+
+
+def test_held_out_examples_advise_only_where_they_are_many_enough_to_exclude_a_gain():
+    values = (0.979, 0.98, 0.98)
+    assert stop_advice([cycle(v, held_out=5000) for v in values], floors_met=True).stop
+    assert not stop_advice([cycle(v, held_out=300) for v in values], floors_met=True).stop
     assert not stop_advice([cycle(0.7), cycle(0.8), cycle(0.9)], floors_met=True).stop
 
 
-def test_without_held_out_sets_the_explore_labels_advise_and_the_price_reads_their_interval():
-    rising = [cycle(None, live=value) for value in (0.5, 0.52, 0.54, 0.56)]
+def test_the_price_reads_the_upper_end_of_what_the_labels_can_have_gained():
+    rising = [cycle(live=value) for value in (0.5, 0.52, 0.54, 0.56)]
     assert not stop_advice(rising, floors_met=True).stop
     (reason,) = stop_advice(rising, floors_met=True, least_gain_per_cost=0.01).reasons
     assert "100 cost units" in reason
-    assert not stop_advice([cycle(None)] * 4, floors_met=True, least_gain_per_cost=0.01).stop
+    assert not stop_advice([cycle()] * 4, floors_met=True, least_gain_per_cost=0.01).stop
+    wide = [cycle(live=value, gain=0.02) for value in (0.5, 0.6, 0.9, 0.95)]
+    assert stop_advice(wide, floors_met=True, least_gain_per_cost=0.001).stop
+    assert not stop_advice(wide, floors_met=True, least_gain_per_cost=0.0003).stop
 
 
-@pytest.mark.parametrize("module", [advice, estimation, stopping, trust])
+def test_the_interval_of_a_gain_holds_the_truth_and_needs_no_label_where_little_changed():
+    rng = np.random.default_rng(5)
+    missed, widths = 0, []
+    for _ in range(200):
+        truth = rng.integers(0, 4, 3000)
+        before = np.where(rng.random(3000) < 0.7, truth, rng.integers(0, 4, 3000))
+        mended = (before != truth) & (rng.random(3000) < 0.3)
+        after = np.where(mended, truth, np.where(rng.random(3000) < 0.03, (truth + 1) % 4, before))
+        stability = compare_predictions(before, after, class_count=4)
+        chance = np.where(np.arange(3000) < 1000, 0.1, 0.02)
+        drawn = np.flatnonzero((rng.random(3000) < chance) & (before != after))
+        rng.shuffle(drawn)
+        right = [(part[drawn] == truth[drawn]).astype(np.int64) for part in (before, after)]
+        low, high = gain_interval(stability, ChangedLabels(chance[drawn], *right))
+        gain = (after == truth).mean() - (before == truth).mean()
+        missed += not low <= gain <= high
+        widths.append(high - low)
+        assert -stability.changed_ratio <= low <= high <= stability.changed_ratio
+    assert missed / 200 <= 0.05
+    assert np.mean(widths) < 2 * 0.11
+
+
+def test_predictions_of_one_class_alone_agree_on_nothing():
+    one = np.zeros(50, dtype=np.int64)
+    assert compare_predictions(one, one, class_count=3).agreement is None
+
+
+@pytest.mark.parametrize("module", [advice, estimation, stability, stopping, trust])
 def test_the_examples_in_the_docstrings_hold(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
