@@ -21,6 +21,10 @@ from coordinator.core.allocation.prices import LinearProblem, Multipliers, dual_
 from coordinator.core.allocation.smoothed import solve_relaxed
 from coordinator.core.allocation.terms import Term, row_slopes, term_masses
 
+MOST_STEPS = 60
+"""Tangents tried at most. Where all scores are equal, the first ones lie far from each other."""
+CLOSE_ENOUGH = 0.999
+"""Share of the bound at which no further tangent is tried."""
 _SUBSET = 20_000
 
 
@@ -30,24 +34,26 @@ def upper_bound(
     *,
     objective: tuple[float, tuple[Term, ...]],
     start: list[Reals],
-    steps: int = 20,
+    value: float,
 ) -> float:
-    """The smallest bound found in ``steps`` Frank-Wolfe steps from the masses ``start``.
+    """The smallest bound found by Frank-Wolfe steps from the masses ``start``.
 
     Args:
         pool: all open candidates.
         offer: those that may be bought, and the limits.
         objective: weight of the plain utility sum and the concave terms.
         start: masses to start from, best those of a good choice.
-        steps: how many tangents to try; without concave terms one is enough.
+        value: objective of a good choice; a bound close to it ends the steps.
     """
     linear, terms = objective
     masses, best = [mass.copy() for mass in start], np.inf
     prices: Multipliers | None = None
-    for step in range(steps if terms else 1):
+    for step in range(MOST_STEPS if terms else 1):
         worth = offer.utilities * row_slopes(offer.rows, linear, terms, masses)
         total, chosen, prices = _best_choice(pool, offer, worth, prices)
         best = min(best, _tangent(terms, masses) + total)
+        if value >= CLOSE_ENOUGH * best:
+            break
         added = offer.utilities[chosen].astype(np.float64)
         target = term_masses(terms, offer.rows[chosen], added)
         size = 1.0 / (step + 4.0)

@@ -81,7 +81,7 @@ def certify(pool: Pool, budget: Budget, policy: Policy, allocation: Allocation) 
     )
     if allocation.engine == ONE_PARTITION:
         return Certificate(value=value, bound=value)  # exact by construction, see partition.py
-    bound = upper_bound(pool, offer, objective=(linear, terms), start=masses)
+    bound = upper_bound(pool, offer, objective=(linear, terms), start=masses, value=value)
     return Certificate(value=value, bound=max(bound, value))
 
 
