@@ -18,6 +18,7 @@ from coordinator.core.campaign import Campaign
 from coordinator.core.entries import GrantReason, GrantTerms
 from coordinator.core.ledger import Ledger
 from coordinator.core.records import AllocationRecord, SiteReportRecord
+from coordinator.equal_rows import named_picks
 from coordinator.explore_labels import frame_json, measured_trust
 from coordinator.office import Office
 from coordinator.pools import Offer, assemble, live_segments
@@ -99,7 +100,7 @@ def decide_allocation(
     budget = budget_of(office, campaign, campaign_id, labels)
     policy = policy_of(campaign, offer.pool)
     seed = office.entropy(SEED_BYTES)
-    made = allocate(offer.pool, budget, policy, _generator(seed))
+    made = named_picks(allocate(offer.pool, budget, policy, _generator(seed)), offer.pool)
     record = AllocationRecord(
         campaign_id=campaign_id,
         cycle=cycle,
@@ -163,6 +164,7 @@ def replay_allocation(office: Office, campaign: Campaign, record: AllocationReco
     if digest_inputs(offer.pool, budget, policy) != record.inputs_digest:
         return f"cycle {record.cycle}: the logged inputs differ from the stored ones"
     made = allocate(offer.pool, budget, policy, _generator(record.seed))
+    made = named_picks(made, offer.pool)
     if made.digest() != record.picks_digest:
         return f"cycle {record.cycle}: the same inputs give other picks"
     return None

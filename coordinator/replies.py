@@ -64,4 +64,5 @@ def campaign_message(record: CampaignRecord, campaign: Campaign) -> model_pb2.Ca
         egress=_EGRESS_MODES[campaign.egress],
         epsilon_release_milli=round(1_000 * campaign.epsilon_release) if noised else 0,
         epsilon_total_milli=round(1_000 * campaign.epsilon_total) if noised else 0,
+        equal_rows_max=campaign.equal_rows_max,
     )

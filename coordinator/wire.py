@@ -20,6 +20,7 @@ from perimeter.v1 import candidate_pb2, enrollment_pb2, grant_pb2, model_pb2
 from coordinator.core.entries import GrantState, Verdict
 from coordinator.core.ledger import OutcomeReport
 from coordinator.core.records import COLUMN_WIDTHS
+from coordinator.equal_rows import check_counts, expanded
 from coordinator.errors import WireInvalid
 from coordinator.padding import PADDING, is_padding
 
@@ -130,6 +131,7 @@ def parse_batch(message: candidate_pb2.CandidateBatch) -> Batch:
         name: _sized(getattr(message, name), name, rows * width)
         for name, width in COLUMN_WIDTHS.items()
     }
+    further = check_counts(columns["candidate_ids"], message.further_counts)
     return Batch(
         campaign_id=check_id(message.campaign_id, "campaign_id"),
         sequence=_in_range(message.sequence, "sequence", 1, COUNT_MAX),
@@ -139,9 +141,9 @@ def parse_batch(message: candidate_pb2.CandidateBatch) -> Batch:
             message.label_schema_digest, "label_schema_digest", DIGEST_BYTES
         ),
         day=_in_range(message.day, "day", 1, DAY_MAX),
-        row_count=rows,
+        row_count=rows + sum(further),
         replaces_older_versions=message.replaces_older_versions,
-        columns=columns,
+        columns=expanded(columns, further),
         digest=_batch_digest(message, columns),
         class_index_max=_check_columns(columns),
     )

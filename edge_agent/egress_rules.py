@@ -119,6 +119,7 @@ _CANDIDATE_BATCH: dict[str, Rule] = {
     "density_cost": column(1, largest=127),
     "replaces_older_versions": anything,
     "padding": is_padding,
+    "further_counts": lambda value, batch: not value or column(1)(value, batch),
 }
 
 RULES: Mapping[str, MessageRules] = {

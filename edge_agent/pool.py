@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from perimeter.v1 import candidate_pb2, model_pb2
 
 from edge_agent.config import AgentConfig
+from edge_agent.equal_rows import merge_equal
 from edge_agent.errors import AgentError
 from edge_agent.histograms import BINS, count_samples, is_noised
 from edge_agent.inference import Predictor
@@ -314,6 +315,8 @@ class PoolScorer:
         self, ids: Sequence[bytes], columns: CandidateColumns, now: float
     ) -> candidate_pb2.CandidateBatch:
         sequence, replaces = self._stores.outbox.next_sequence(self.campaign.campaign_id)
+        merged = merge_equal(columns, ids, named_max=self.campaign.equal_rows_max)
+        sent, counts = columns.take(merged.rows), merged.further_counts
         manifest = self.predictor.manifest
         number = sequence.to_bytes(8, "little")
         return candidate_pb2.CandidateBatch(
@@ -324,10 +327,11 @@ class PoolScorer:
             code_book_version=manifest.version if manifest.cell_count else 0,
             label_schema_digest=manifest.label_schema.digest(),
             day=int(now) // SECONDS_PER_DAY,
-            row_count=len(ids),
-            candidate_ids=b"".join(ids),
+            row_count=len(sent),
+            candidate_ids=b"".join(ids[row] for row in merged.rows.tolist()),
             replaces_older_versions=replaces,
-            **{name: batch_columns([getattr(columns, name)]) for name in COLUMN_NAMES},
+            further_counts=counts.tobytes() if counts.any() else b"",
+            **{name: batch_columns([getattr(sent, name)]) for name in COLUMN_NAMES},
         )
 
     def _offered(

@@ -65,6 +65,8 @@ class Campaign:
         canary_timeout_seconds: How long a canary waits for its agents' reports.
         egress: rows, or histogram: no candidate rows leave a site, only noised counts by cell and
             score; each device fills the grants it gets with its own best samples.
+        merge_equal_rows: Devices send rows that are equal in every column only as often as the site
+            may be asked for in a cycle, and count the rest; off when False.
         epsilon_release: Privacy loss of one histogram, 0.001 to 100.
         epsilon_total: Privacy loss of all histograms of a device; then no more are sent.
         stop: advise, or hold: where the data say that more labels are not worth it, the campaign
@@ -106,6 +108,7 @@ class Campaign:
     epsilon_total: float = 3.0
     stop: str = "advise"
     price: float = 0.0
+    merge_equal_rows: bool = False
 
     def __post_init__(self) -> None:
         _check_names(self)
@@ -120,6 +123,19 @@ class Campaign:
     def site_cap_labels(self) -> int:
         """Labels that one site may take of the whole budget; at least 1."""
         return max(1, math.floor(self.site_share_cap * self.budget_labels))
+
+    @property
+    def equal_rows_max(self) -> int:
+        """Rows of a kind that a device sends with their id, 0 for all.
+
+        >>> campaign = Campaign("c", "text", ("a", "b"), ("s", "t"), 500, 50, 2)
+        >>> from dataclasses import replace
+        >>> replace(campaign, merge_equal_rows=True, site_share_cap=0.2).equal_rows_max
+        10
+        """
+        if not self.merge_equal_rows:
+            return 0
+        return max(1, math.ceil(self.site_share_cap * self.cycle_budget_labels))
 
     def to_mapping(self) -> dict[str, Any]:
         """Returns the settings as JSON-ready values."""

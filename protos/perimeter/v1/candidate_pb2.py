@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cperimeter/v1/candidate.proto\x12\x0cperimeter.v1\"\xd4\x03\n\x0e\x43\x61ndidateBatch\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\x19\n\x11\x63ode_book_version\x18\x05 \x01(\r\x12\x1b\n\x13label_schema_digest\x18\x06 \x01(\x0c\x12\x0b\n\x03\x64\x61y\x18\x07 \x01(\r\x12\x11\n\trow_count\x18\x08 \x01(\r\x12\x15\n\rcandidate_ids\x18\t \x01(\x0c\x12\x0f\n\x07margins\x18\n \x01(\x0c\x12\x19\n\x11top_probabilities\x18\x0b \x01(\x0c\x12\x11\n\tentropies\x18\x0c \x01(\x0c\x12\x17\n\x0f\x64ivergence_risk\x18\r \x01(\x0c\x12\x19\n\x11predicted_classes\x18\x0e \x01(\x0c\x12\x19\n\x11runner_up_classes\x18\x0f \x01(\x0c\x12\x19\n\x11prototype_classes\x18\x10 \x01(\x0c\x12\x10\n\x08\x63\x65ll_ids\x18\x11 \x01(\x0c\x12\x14\n\x0c\x64\x65nsity_cost\x18\x12 \x01(\x0c\x12\x1f\n\x17replaces_older_versions\x18\x13 \x01(\x08\x12\x0f\n\x07padding\x18\x14 \x01(\x0c\"<\n\x11\x43\x61ndidateBatchAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x15\n\rnew_row_count\x18\x02 \x01(\r\"\xda\x01\n\x11ReportPoolRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x0b\n\x03\x64\x61y\x18\x04 \x01(\r\x12\x14\n\x0c\x63lass_counts\x18\x05 \x01(\x0c\x12\x1b\n\x13top_probability_sum\x18\x06 \x01(\x04\x12\"\n\x1atop_probability_square_sum\x18\x07 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\x12\x0f\n\x07padding\x18\t \x01(\x0c\"\x14\n\x12ReportPoolResponse\"\x81\x02\n\x11ReportSiteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\r\x12\x14\n\x0clabel_counts\x18\x04 \x01(\x0c\x12\x13\n\x0blabel_count\x18\x05 \x01(\r\x12\x1d\n\x15\x65xpert_capacity_count\x18\x06 \x01(\r\x12\x1f\n\x17median_decision_seconds\x18\x07 \x01(\r\x12\x19\n\x11temperature_milli\x18\x08 \x01(\r\x12\x1f\n\x17\x63\x61libration_error_milli\x18\t \x01(\r\x12\x0f\n\x07padding\x18\n \x01(\x0c\"\x14\n\x12ReportSiteResponse\"\xc4\x01\n\x16ReportHistogramRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x1b\n\x13label_schema_digest\x18\x04 \x01(\x0c\x12\x0b\n\x03\x64\x61y\x18\x05 \x01(\r\x12\x12\n\ncell_count\x18\x06 \x01(\r\x12\x15\n\repsilon_milli\x18\x07 \x01(\r\x12\x15\n\rnoised_counts\x18\x08 \x01(\x0c\"\x19\n\x17ReportHistogramResponse2\xf1\x02\n\x10\x43\x61ndidateService\x12[\n\x16StreamCandidateBatches\x12\x1c.perimeter.v1.CandidateBatch\x1a\x1f.perimeter.v1.CandidateBatchAck(\x01\x30\x01\x12^\n\x0fReportHistogram\x12$.perimeter.v1.ReportHistogramRequest\x1a%.perimeter.v1.ReportHistogramResponse\x12O\n\nReportPool\x12\x1f.perimeter.v1.ReportPoolRequest\x1a .perimeter.v1.ReportPoolResponse\x12O\n\nReportSite\x12\x1f.perimeter.v1.ReportSiteRequest\x1a .perimeter.v1.ReportSiteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cperimeter/v1/candidate.proto\x12\x0cperimeter.v1\"\xec\x03\n\x0e\x43\x61ndidateBatch\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\x19\n\x11\x63ode_book_version\x18\x05 \x01(\r\x12\x1b\n\x13label_schema_digest\x18\x06 \x01(\x0c\x12\x0b\n\x03\x64\x61y\x18\x07 \x01(\r\x12\x11\n\trow_count\x18\x08 \x01(\r\x12\x15\n\rcandidate_ids\x18\t \x01(\x0c\x12\x0f\n\x07margins\x18\n \x01(\x0c\x12\x19\n\x11top_probabilities\x18\x0b \x01(\x0c\x12\x11\n\tentropies\x18\x0c \x01(\x0c\x12\x17\n\x0f\x64ivergence_risk\x18\r \x01(\x0c\x12\x19\n\x11predicted_classes\x18\x0e \x01(\x0c\x12\x19\n\x11runner_up_classes\x18\x0f \x01(\x0c\x12\x19\n\x11prototype_classes\x18\x10 \x01(\x0c\x12\x10\n\x08\x63\x65ll_ids\x18\x11 \x01(\x0c\x12\x14\n\x0c\x64\x65nsity_cost\x18\x12 \x01(\x0c\x12\x1f\n\x17replaces_older_versions\x18\x13 \x01(\x08\x12\x0f\n\x07padding\x18\x14 \x01(\x0c\x12\x16\n\x0e\x66urther_counts\x18\x15 \x01(\x0c\"<\n\x11\x43\x61ndidateBatchAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x15\n\rnew_row_count\x18\x02 \x01(\r\"\xda\x01\n\x11ReportPoolRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x0b\n\x03\x64\x61y\x18\x04 \x01(\r\x12\x14\n\x0c\x63lass_counts\x18\x05 \x01(\x0c\x12\x1b\n\x13top_probability_sum\x18\x06 \x01(\x04\x12\"\n\x1atop_probability_square_sum\x18\x07 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\x12\x0f\n\x07padding\x18\t \x01(\x0c\"\x14\n\x12ReportPoolResponse\"\x81\x02\n\x11ReportSiteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\r\x12\x14\n\x0clabel_counts\x18\x04 \x01(\x0c\x12\x13\n\x0blabel_count\x18\x05 \x01(\r\x12\x1d\n\x15\x65xpert_capacity_count\x18\x06 \x01(\r\x12\x1f\n\x17median_decision_seconds\x18\x07 \x01(\r\x12\x19\n\x11temperature_milli\x18\x08 \x01(\r\x12\x1f\n\x17\x63\x61libration_error_milli\x18\t \x01(\r\x12\x0f\n\x07padding\x18\n \x01(\x0c\"\x14\n\x12ReportSiteResponse\"\xc4\x01\n\x16ReportHistogramRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x1b\n\x13label_schema_digest\x18\x04 \x01(\x0c\x12\x0b\n\x03\x64\x61y\x18\x05 \x01(\r\x12\x12\n\ncell_count\x18\x06 \x01(\r\x12\x15\n\repsilon_milli\x18\x07 \x01(\r\x12\x15\n\rnoised_counts\x18\x08 \x01(\x0c\"\x19\n\x17ReportHistogramResponse2\xf1\x02\n\x10\x43\x61ndidateService\x12[\n\x16StreamCandidateBatches\x12\x1c.perimeter.v1.CandidateBatch\x1a\x1f.perimeter.v1.CandidateBatchAck(\x01\x30\x01\x12^\n\x0fReportHistogram\x12$.perimeter.v1.ReportHistogramRequest\x1a%.perimeter.v1.ReportHistogramResponse\x12O\n\nReportPool\x12\x1f.perimeter.v1.ReportPoolRequest\x1a .perimeter.v1.ReportPoolResponse\x12O\n\nReportSite\x12\x1f.perimeter.v1.ReportSiteRequest\x1a .perimeter.v1.ReportSiteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,21 +32,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'perimeter.v1.candidate_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CANDIDATEBATCH']._serialized_start=47
-  _globals['_CANDIDATEBATCH']._serialized_end=515
-  _globals['_CANDIDATEBATCHACK']._serialized_start=517
-  _globals['_CANDIDATEBATCHACK']._serialized_end=577
-  _globals['_REPORTPOOLREQUEST']._serialized_start=580
-  _globals['_REPORTPOOLREQUEST']._serialized_end=798
-  _globals['_REPORTPOOLRESPONSE']._serialized_start=800
-  _globals['_REPORTPOOLRESPONSE']._serialized_end=820
-  _globals['_REPORTSITEREQUEST']._serialized_start=823
-  _globals['_REPORTSITEREQUEST']._serialized_end=1080
-  _globals['_REPORTSITERESPONSE']._serialized_start=1082
-  _globals['_REPORTSITERESPONSE']._serialized_end=1102
-  _globals['_REPORTHISTOGRAMREQUEST']._serialized_start=1105
-  _globals['_REPORTHISTOGRAMREQUEST']._serialized_end=1301
-  _globals['_REPORTHISTOGRAMRESPONSE']._serialized_start=1303
-  _globals['_REPORTHISTOGRAMRESPONSE']._serialized_end=1328
-  _globals['_CANDIDATESERVICE']._serialized_start=1331
-  _globals['_CANDIDATESERVICE']._serialized_end=1700
+  _globals['_CANDIDATEBATCH']._serialized_end=539
+  _globals['_CANDIDATEBATCHACK']._serialized_start=541
+  _globals['_CANDIDATEBATCHACK']._serialized_end=601
+  _globals['_REPORTPOOLREQUEST']._serialized_start=604
+  _globals['_REPORTPOOLREQUEST']._serialized_end=822
+  _globals['_REPORTPOOLRESPONSE']._serialized_start=824
+  _globals['_REPORTPOOLRESPONSE']._serialized_end=844
+  _globals['_REPORTSITEREQUEST']._serialized_start=847
+  _globals['_REPORTSITEREQUEST']._serialized_end=1104
+  _globals['_REPORTSITERESPONSE']._serialized_start=1106
+  _globals['_REPORTSITERESPONSE']._serialized_end=1126
+  _globals['_REPORTHISTOGRAMREQUEST']._serialized_start=1129
+  _globals['_REPORTHISTOGRAMREQUEST']._serialized_end=1325
+  _globals['_REPORTHISTOGRAMRESPONSE']._serialized_start=1327
+  _globals['_REPORTHISTOGRAMRESPONSE']._serialized_end=1352
+  _globals['_CANDIDATESERVICE']._serialized_start=1355
+  _globals['_CANDIDATESERVICE']._serialized_end=1724
 # @@protoc_insertion_point(module_scope)

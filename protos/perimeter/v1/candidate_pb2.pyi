@@ -5,7 +5,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CandidateBatch(_message.Message):
-    __slots__ = ("request_id", "campaign_id", "sequence", "model_version", "code_book_version", "label_schema_digest", "day", "row_count", "candidate_ids", "margins", "top_probabilities", "entropies", "divergence_risk", "predicted_classes", "runner_up_classes", "prototype_classes", "cell_ids", "density_cost", "replaces_older_versions", "padding")
+    __slots__ = ("request_id", "campaign_id", "sequence", "model_version", "code_book_version", "label_schema_digest", "day", "row_count", "candidate_ids", "margins", "top_probabilities", "entropies", "divergence_risk", "predicted_classes", "runner_up_classes", "prototype_classes", "cell_ids", "density_cost", "replaces_older_versions", "padding", "further_counts")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CAMPAIGN_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class CandidateBatch(_message.Message):
     DENSITY_COST_FIELD_NUMBER: _ClassVar[int]
     REPLACES_OLDER_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_COUNTS_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     campaign_id: bytes
     sequence: int
@@ -46,7 +47,8 @@ class CandidateBatch(_message.Message):
     density_cost: bytes
     replaces_older_versions: bool
     padding: bytes
-    def __init__(self, request_id: _Optional[bytes] = ..., campaign_id: _Optional[bytes] = ..., sequence: _Optional[int] = ..., model_version: _Optional[int] = ..., code_book_version: _Optional[int] = ..., label_schema_digest: _Optional[bytes] = ..., day: _Optional[int] = ..., row_count: _Optional[int] = ..., candidate_ids: _Optional[bytes] = ..., margins: _Optional[bytes] = ..., top_probabilities: _Optional[bytes] = ..., entropies: _Optional[bytes] = ..., divergence_risk: _Optional[bytes] = ..., predicted_classes: _Optional[bytes] = ..., runner_up_classes: _Optional[bytes] = ..., prototype_classes: _Optional[bytes] = ..., cell_ids: _Optional[bytes] = ..., density_cost: _Optional[bytes] = ..., replaces_older_versions: bool = ..., padding: _Optional[bytes] = ...) -> None: ...
+    further_counts: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., campaign_id: _Optional[bytes] = ..., sequence: _Optional[int] = ..., model_version: _Optional[int] = ..., code_book_version: _Optional[int] = ..., label_schema_digest: _Optional[bytes] = ..., day: _Optional[int] = ..., row_count: _Optional[int] = ..., candidate_ids: _Optional[bytes] = ..., margins: _Optional[bytes] = ..., top_probabilities: _Optional[bytes] = ..., entropies: _Optional[bytes] = ..., divergence_risk: _Optional[bytes] = ..., predicted_classes: _Optional[bytes] = ..., runner_up_classes: _Optional[bytes] = ..., prototype_classes: _Optional[bytes] = ..., cell_ids: _Optional[bytes] = ..., density_cost: _Optional[bytes] = ..., replaces_older_versions: bool = ..., padding: _Optional[bytes] = ..., further_counts: _Optional[bytes] = ...) -> None: ...
 
 class CandidateBatchAck(_message.Message):
     __slots__ = ("sequence", "new_row_count")

@@ -24,39 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18perimeter/v1/model.proto\x12\x0cperimeter.v1\"\xbc\x02\n\x08\x43\x61mpaign\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.perimeter.v1.CampaignState\x12\x19\n\x11label_schema_json\x18\x04 \x01(\x0c\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0c\n\x04view\x18\x06 \x01(\t\x12\x1a\n\x12\x63\x61ndidate_key_salt\x18\x07 \x01(\x0c\x12\x15\n\roverlap_count\x18\x08 \x01(\r\x12\x11\n\tguideline\x18\t \x01(\t\x12(\n\x06\x65gress\x18\n \x01(\x0e\x32\x18.perimeter.v1.EgressMode\x12\x1d\n\x15\x65psilon_release_milli\x18\x0b \x01(\r\x12\x1b\n\x13\x65psilon_total_milli\x18\x0c \x01(\r\"\x16\n\x14ListCampaignsRequest\"B\n\x15ListCampaignsResponse\x12)\n\tcampaigns\x18\x01 \x03(\x0b\x32\x16.perimeter.v1.Campaign\"H\n\x16GetModelVersionRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\x0c\x12\x19\n\x11installed_version\x18\x02 \x01(\r\"U\n\x17GetModelVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x15\n\rbundle_sha256\x18\x03 \x01(\x0c\"M\n\x15\x44ownloadBundleRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\x1e\n\x0b\x42undleChunk\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\xa8\x01\n\x14ReportInstallRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\r\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.perimeter.v1.InstallState\x12+\n\x06reason\x18\x05 \x01(\x0e\x32\x1b.perimeter.v1.InstallReason\"\x17\n\x15ReportInstallResponse*\x83\x01\n\rCampaignState\x12\x1e\n\x1a\x43\x41MPAIGN_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41MPAIGN_STATE_ACTIVE\x10\x01\x12\x19\n\x15\x43\x41MPAIGN_STATE_PAUSED\x10\x02\x12\x1c\n\x18\x43\x41MPAIGN_STATE_COMPLETED\x10\x03*D\n\nEgressMode\x12\x1b\n\x17\x45GRESS_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45GRESS_MODE_HISTOGRAM\x10\x01*\x84\x01\n\x0cInstallState\x12\x1d\n\x19INSTALL_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTALL_STATE_INSTALLED\x10\x01\x12\x19\n\x15INSTALL_STATE_REFUSED\x10\x02\x12\x1d\n\x19INSTALL_STATE_ROLLED_BACK\x10\x03*\xfe\x01\n\rInstallReason\x12\x1e\n\x1aINSTALL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18INSTALL_REASON_SIGNATURE\x10\x01\x12\x19\n\x15INSTALL_REASON_DIGEST\x10\x02\x12\x1a\n\x16INSTALL_REASON_EXPIRED\x10\x03\x12 \n\x1cINSTALL_REASON_OLDER_VERSION\x10\x04\x12\x1c\n\x18INSTALL_REASON_MALFORMED\x10\x05\x12\x1a\n\x16INSTALL_REASON_WARM_UP\x10\x06\x12\x1c\n\x18INSTALL_REASON_TOO_LARGE\x10\x07\x32\xf6\x02\n\x0cModelService\x12X\n\rListCampaigns\x12\".perimeter.v1.ListCampaignsRequest\x1a#.perimeter.v1.ListCampaignsResponse\x12^\n\x0fGetModelVersion\x12$.perimeter.v1.GetModelVersionRequest\x1a%.perimeter.v1.GetModelVersionResponse\x12R\n\x0e\x44ownloadBundle\x12#.perimeter.v1.DownloadBundleRequest\x1a\x19.perimeter.v1.BundleChunk0\x01\x12X\n\rReportInstall\x12\".perimeter.v1.ReportInstallRequest\x1a#.perimeter.v1.ReportInstallResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18perimeter/v1/model.proto\x12\x0cperimeter.v1\"\xd4\x02\n\x08\x43\x61mpaign\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.perimeter.v1.CampaignState\x12\x19\n\x11label_schema_json\x18\x04 \x01(\x0c\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0c\n\x04view\x18\x06 \x01(\t\x12\x1a\n\x12\x63\x61ndidate_key_salt\x18\x07 \x01(\x0c\x12\x15\n\roverlap_count\x18\x08 \x01(\r\x12\x11\n\tguideline\x18\t \x01(\t\x12(\n\x06\x65gress\x18\n \x01(\x0e\x32\x18.perimeter.v1.EgressMode\x12\x1d\n\x15\x65psilon_release_milli\x18\x0b \x01(\r\x12\x1b\n\x13\x65psilon_total_milli\x18\x0c \x01(\r\x12\x16\n\x0e\x65qual_rows_max\x18\r \x01(\r\"\x16\n\x14ListCampaignsRequest\"B\n\x15ListCampaignsResponse\x12)\n\tcampaigns\x18\x01 \x03(\x0b\x32\x16.perimeter.v1.Campaign\"H\n\x16GetModelVersionRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\x0c\x12\x19\n\x11installed_version\x18\x02 \x01(\r\"U\n\x17GetModelVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x15\n\rbundle_sha256\x18\x03 \x01(\x0c\"M\n\x15\x44ownloadBundleRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\x1e\n\x0b\x42undleChunk\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\xa8\x01\n\x14ReportInstallRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61mpaign_id\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\r\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.perimeter.v1.InstallState\x12+\n\x06reason\x18\x05 \x01(\x0e\x32\x1b.perimeter.v1.InstallReason\"\x17\n\x15ReportInstallResponse*\x83\x01\n\rCampaignState\x12\x1e\n\x1a\x43\x41MPAIGN_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41MPAIGN_STATE_ACTIVE\x10\x01\x12\x19\n\x15\x43\x41MPAIGN_STATE_PAUSED\x10\x02\x12\x1c\n\x18\x43\x41MPAIGN_STATE_COMPLETED\x10\x03*D\n\nEgressMode\x12\x1b\n\x17\x45GRESS_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45GRESS_MODE_HISTOGRAM\x10\x01*\x84\x01\n\x0cInstallState\x12\x1d\n\x19INSTALL_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTALL_STATE_INSTALLED\x10\x01\x12\x19\n\x15INSTALL_STATE_REFUSED\x10\x02\x12\x1d\n\x19INSTALL_STATE_ROLLED_BACK\x10\x03*\xfe\x01\n\rInstallReason\x12\x1e\n\x1aINSTALL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18INSTALL_REASON_SIGNATURE\x10\x01\x12\x19\n\x15INSTALL_REASON_DIGEST\x10\x02\x12\x1a\n\x16INSTALL_REASON_EXPIRED\x10\x03\x12 \n\x1cINSTALL_REASON_OLDER_VERSION\x10\x04\x12\x1c\n\x18INSTALL_REASON_MALFORMED\x10\x05\x12\x1a\n\x16INSTALL_REASON_WARM_UP\x10\x06\x12\x1c\n\x18INSTALL_REASON_TOO_LARGE\x10\x07\x32\xf6\x02\n\x0cModelService\x12X\n\rListCampaigns\x12\".perimeter.v1.ListCampaignsRequest\x1a#.perimeter.v1.ListCampaignsResponse\x12^\n\x0fGetModelVersion\x12$.perimeter.v1.GetModelVersionRequest\x1a%.perimeter.v1.GetModelVersionResponse\x12R\n\x0e\x44ownloadBundle\x12#.perimeter.v1.DownloadBundleRequest\x1a\x19.perimeter.v1.BundleChunk0\x01\x12X\n\rReportInstall\x12\".perimeter.v1.ReportInstallRequest\x1a#.perimeter.v1.ReportInstallResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'perimeter.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CAMPAIGNSTATE']._serialized_start=922
-  _globals['_CAMPAIGNSTATE']._serialized_end=1053
-  _globals['_EGRESSMODE']._serialized_start=1055
-  _globals['_EGRESSMODE']._serialized_end=1123
-  _globals['_INSTALLSTATE']._serialized_start=1126
-  _globals['_INSTALLSTATE']._serialized_end=1258
-  _globals['_INSTALLREASON']._serialized_start=1261
-  _globals['_INSTALLREASON']._serialized_end=1515
+  _globals['_CAMPAIGNSTATE']._serialized_start=946
+  _globals['_CAMPAIGNSTATE']._serialized_end=1077
+  _globals['_EGRESSMODE']._serialized_start=1079
+  _globals['_EGRESSMODE']._serialized_end=1147
+  _globals['_INSTALLSTATE']._serialized_start=1150
+  _globals['_INSTALLSTATE']._serialized_end=1282
+  _globals['_INSTALLREASON']._serialized_start=1285
+  _globals['_INSTALLREASON']._serialized_end=1539
   _globals['_CAMPAIGN']._serialized_start=43
-  _globals['_CAMPAIGN']._serialized_end=359
-  _globals['_LISTCAMPAIGNSREQUEST']._serialized_start=361
-  _globals['_LISTCAMPAIGNSREQUEST']._serialized_end=383
-  _globals['_LISTCAMPAIGNSRESPONSE']._serialized_start=385
-  _globals['_LISTCAMPAIGNSRESPONSE']._serialized_end=451
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=453
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=525
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=527
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=612
-  _globals['_DOWNLOADBUNDLEREQUEST']._serialized_start=614
-  _globals['_DOWNLOADBUNDLEREQUEST']._serialized_end=691
-  _globals['_BUNDLECHUNK']._serialized_start=693
-  _globals['_BUNDLECHUNK']._serialized_end=723
-  _globals['_REPORTINSTALLREQUEST']._serialized_start=726
-  _globals['_REPORTINSTALLREQUEST']._serialized_end=894
-  _globals['_REPORTINSTALLRESPONSE']._serialized_start=896
-  _globals['_REPORTINSTALLRESPONSE']._serialized_end=919
-  _globals['_MODELSERVICE']._serialized_start=1518
-  _globals['_MODELSERVICE']._serialized_end=1892
+  _globals['_CAMPAIGN']._serialized_end=383
+  _globals['_LISTCAMPAIGNSREQUEST']._serialized_start=385
+  _globals['_LISTCAMPAIGNSREQUEST']._serialized_end=407
+  _globals['_LISTCAMPAIGNSRESPONSE']._serialized_start=409
+  _globals['_LISTCAMPAIGNSRESPONSE']._serialized_end=475
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=477
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=549
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=551
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=636
+  _globals['_DOWNLOADBUNDLEREQUEST']._serialized_start=638
+  _globals['_DOWNLOADBUNDLEREQUEST']._serialized_end=715
+  _globals['_BUNDLECHUNK']._serialized_start=717
+  _globals['_BUNDLECHUNK']._serialized_end=747
+  _globals['_REPORTINSTALLREQUEST']._serialized_start=750
+  _globals['_REPORTINSTALLREQUEST']._serialized_end=918
+  _globals['_REPORTINSTALLRESPONSE']._serialized_start=920
+  _globals['_REPORTINSTALLRESPONSE']._serialized_end=943
+  _globals['_MODELSERVICE']._serialized_start=1542
+  _globals['_MODELSERVICE']._serialized_end=1916
 # @@protoc_insertion_point(module_scope)

@@ -56,7 +56,7 @@ INSTALL_REASON_WARM_UP: InstallReason
 INSTALL_REASON_TOO_LARGE: InstallReason
 
 class Campaign(_message.Message):
-    __slots__ = ("campaign_id", "name", "state", "label_schema_json", "kind", "view", "candidate_key_salt", "overlap_count", "guideline", "egress", "epsilon_release_milli", "epsilon_total_milli")
+    __slots__ = ("campaign_id", "name", "state", "label_schema_json", "kind", "view", "candidate_key_salt", "overlap_count", "guideline", "egress", "epsilon_release_milli", "epsilon_total_milli", "equal_rows_max")
     CAMPAIGN_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class Campaign(_message.Message):
     EGRESS_FIELD_NUMBER: _ClassVar[int]
     EPSILON_RELEASE_MILLI_FIELD_NUMBER: _ClassVar[int]
     EPSILON_TOTAL_MILLI_FIELD_NUMBER: _ClassVar[int]
+    EQUAL_ROWS_MAX_FIELD_NUMBER: _ClassVar[int]
     campaign_id: bytes
     name: str
     state: CampaignState
@@ -81,7 +82,8 @@ class Campaign(_message.Message):
     egress: EgressMode
     epsilon_release_milli: int
     epsilon_total_milli: int
-    def __init__(self, campaign_id: _Optional[bytes] = ..., name: _Optional[str] = ..., state: _Optional[_Union[CampaignState, str]] = ..., label_schema_json: _Optional[bytes] = ..., kind: _Optional[str] = ..., view: _Optional[str] = ..., candidate_key_salt: _Optional[bytes] = ..., overlap_count: _Optional[int] = ..., guideline: _Optional[str] = ..., egress: _Optional[_Union[EgressMode, str]] = ..., epsilon_release_milli: _Optional[int] = ..., epsilon_total_milli: _Optional[int] = ...) -> None: ...
+    equal_rows_max: int
+    def __init__(self, campaign_id: _Optional[bytes] = ..., name: _Optional[str] = ..., state: _Optional[_Union[CampaignState, str]] = ..., label_schema_json: _Optional[bytes] = ..., kind: _Optional[str] = ..., view: _Optional[str] = ..., candidate_key_salt: _Optional[bytes] = ..., overlap_count: _Optional[int] = ..., guideline: _Optional[str] = ..., egress: _Optional[_Union[EgressMode, str]] = ..., epsilon_release_milli: _Optional[int] = ..., epsilon_total_milli: _Optional[int] = ..., equal_rows_max: _Optional[int] = ...) -> None: ...
 
 class ListCampaignsRequest(_message.Message):
     __slots__ = ()

@@ -31,7 +31,8 @@ from coordinator.core.allocation.policy import Policy
 from coordinator.core.allocation.pool import Progress
 from coordinator.core.campaign import CampaignState
 from coordinator.core.entries import GrantReason, GrantTerms, grant_message
-from coordinator.core.records import AllocationRecord, CampaignRecord
+from coordinator.core.records import COLUMN_WIDTHS, AllocationRecord, CampaignRecord
+from coordinator.equal_rows import UNNAMED
 from coordinator.explore_labels import measured_trust
 from coordinator.office import load_ledger
 from coordinator.store import open_store
@@ -506,3 +507,38 @@ def test_the_phase_follows_from_how_well_the_released_model_is_calibrated(
 
     assert central.ask(phase_of_cycle).value == phase
     assert central.ask(verify)[0] == []
+
+
+def test_samples_that_were_only_counted_are_explored_and_bought_by_the_ids_that_were_sent(
+    central, sites
+):
+    agents, portals = sites
+    campaign_id, campaign = central.create(merge_equal_rows=True, site_share_cap=0.5)
+    central.tick_until(in_phase("waiting", 1))
+    for number, agent in enumerate(agents):
+        told = agent.models.ListCampaigns(model_pb2.ListCampaignsRequest()).campaigns[0]
+        assert told.equal_rows_max == 5
+        columns = {
+            name: bytes([1, 0][:width]) * 5
+            for name, width in COLUMN_WIDTHS.items()
+            if name != "candidate_ids"
+        }
+        install_and_offer(
+            agent, campaign_id, campaign, 1, rows=5, seed=number,
+            further_counts=bytes([40, 40, 40, 40, 0]), **columns,
+        )  # fmt: skip
+    central.tick_until(in_phase("labeling", 1))
+    granted = [open_grants(agent) for agent in agents]
+    assert sum(len(grants) for grants in granted) == 10
+    assert len({g.candidate_id for grants in granted for g in grants}) == 10
+    assert not any(g.candidate_id.endswith(UNNAMED) for grants in granted for g in grants)
+    for portal, grants in zip(portals, granted, strict=True):
+        report(portal, grants)
+    assert central.ask(verify)[0] == []
+
+    def chances(office):
+        grants = office.ledger.grants(campaign_id)
+        return [g.terms.inclusion_ppm for g in grants if g.terms.reason is GrantReason.EXPLORE]
+
+    # One explore label over two sites of 165 samples each.
+    assert central.ask(chances) == [round(1e6 * 0.5 / 165)]

@@ -210,3 +210,20 @@ def test_a_device_scores_at_the_temperature_of_its_own_site(device, coordinator,
     assert low < top.mean() < high
     share = coordinator.reports[-1].top_probability_sum / 65536 / 40
     assert share == pytest.approx(top.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize(("most", "row_count"), [(0, 8), (2, 3)])
+def test_samples_with_the_same_row_are_sent_as_often_as_the_campaign_asks_and_else_counted(
+    device, coordinator, portal, campaign, most, row_count
+):
+    coordinator.campaigns["tickets"].equal_rows_max = most
+    device.enroll().put("the app is slow", *("please refund" + " " * n for n in range(7)))
+    daemon = device.daemon()
+    device.until(daemon, lambda: coordinator.reports)
+    (batch,) = coordinator.batches
+    assert batch.row_count == row_count
+    assert batch.row_count + sum(batch.further_counts) == 8
+    assert sum(memoryview(coordinator.reports[-1].class_counts).cast("I")) == 8
+    ids = [batch.candidate_ids[i : i + 16] for i in range(0, 16 * row_count, 16)]
+    coordinator.grant(campaign, ids[-1], expires_at=int(device.now) + 600)
+    device.until(daemon, lambda: portal.items)
