@@ -26,7 +26,13 @@ from coordinator.core.allocation.seam import allocate, certify
 
 SITES, CELLS, CLASSES = 100, 512, 10
 BAR = Switches(
-    overlap=False, explore=False, share_cap=False, runner_up=False, pairs=False, novelty=False
+    overlap=False,
+    explore=False,
+    share_cap=False,
+    runner_up=False,
+    pairs=False,
+    novelty=False,
+    adapt=False,
 )
 T = TypeVar("T")
 

@@ -1,9 +1,17 @@
-"""Cold, warm or hot: how far the shared model may steer the budget."""
+"""What a campaign's progress asks of the policy: its phase, and how much it must balance."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
 from coordinator.core.allocation.policy import Phase, Policy
 from coordinator.core.allocation.pool import Progress
+
+FULL_SKEW = 0.2
+"""Class skew from which the policy balances with all its weight."""
 
 
 def phase_of(progress: Progress, *, class_count: int, policy: Policy) -> Phase:
@@ -25,3 +33,42 @@ def phase_of(progress: Progress, *, class_count: int, policy: Policy) -> Phase:
     if error is None or error > policy.hot_calibration_error:
         return Phase.WARM
     return Phase.HOT
+
+
+def adapted(policy: Policy, progress: Progress) -> Policy:
+    """The policy with its balancing parts as strong as the labels are uneven over the classes.
+
+    Novelty, cells and class balance look for what the model may never have met. That pays where
+    classes are rare, and costs labels where all of them are known: then doubt alone, spread over
+    confusions, says what to ask next.
+    """
+    if not policy.switches.adapt:
+        return policy
+    strength = min(1.0, class_skew(progress.class_labels) / FULL_SKEW)
+    return replace(
+        policy,
+        novelty_weight=policy.novelty_weight * strength,
+        cell_weight=policy.cell_weight * strength,
+        class_weight=policy.class_weight * strength,
+    )
+
+
+def class_skew(class_labels: NDArray[np.int64]) -> float:
+    """How uneven labels are: 0 for equal counts, towards 1 when one class has them all.
+
+    One less the effective number of classes (exponential of the entropy; Hill, "Diversity and
+    evenness", 1973) as a share of all classes. Few labels look uneven by chance alone, which the
+    entropy's correction takes back (Miller, "Note on the bias of information estimates", 1955).
+    Without labels it is 1.
+
+    >>> class_skew(np.array([5, 5])), class_skew(np.array([9, 0])), class_skew(np.array([0, 0]))
+    (0.0, 0.5, 1.0)
+    >>> class_skew(np.array([6, 5, 4])), round(class_skew(np.array([600, 500, 400])), 3)
+    (0.0, 0.013)
+    """
+    known = class_labels[class_labels > 0].astype(np.float64)
+    if not len(known):
+        return 1.0
+    shares = known / known.sum()
+    entropy = -(shares * np.log(shares)).sum() + (len(known) - 1) / (2.0 * known.sum())
+    return float(max(0.0, 1.0 - np.exp(entropy) / len(class_labels)))

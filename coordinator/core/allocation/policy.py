@@ -88,6 +88,7 @@ class Switches:
     prototype: bool = True
     overlap: bool = True
     phases: bool = True
+    adapt: bool = True
     explore: bool = True
     doubt: bool = True
     floors: bool = True
@@ -102,12 +103,12 @@ class Policy:
 
     Attributes:
         weights: utility weights by phase.
-        cell_weight: weight of diversity inside shared cells, 0 to 1.
+        cell_weight: most weight of diversity inside shared cells, 0 to 1; like the next two marked
+            "most", as far as labels are uneven over the classes.
         pair_weight: weight of diversity among confusions, pairs of first and second guess, 0 to 1;
             with `cell_weight` at most 1.
-        novelty_weight: most that distance from all labelled samples may count in a utility, 0 to 1;
-            how much it does follows from how uneven the labels are over the classes.
-        class_weight: weight of class balance.
+        novelty_weight: most that distance from all labelled samples may count in a utility, 0 to 1.
+        class_weight: most weight of class balance.
         site_weight: weight of the term that lets no site starve.
         explore_ratio: share of the budget drawn by chance to measure live accuracy, 0 to 1.
         explore_doubt: part of that draw that prefers unsure candidates, 0 to below 1; the rest is
@@ -134,7 +135,7 @@ class Policy:
     class_weight: float = 2.0
     site_weight: float = 0.02
     explore_ratio: float = 0.1
-    explore_doubt: float = 0.5
+    explore_doubt: float = 0.25
     overlap_ratio: float = 0.0
     share_cap_multiple: float = 2.0
     cold_labels_per_class: float = 2.0

@@ -12,6 +12,7 @@ from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.choose import ONE_PARTITION, Choice, Objective, choose, slopes_at
 from coordinator.core.allocation.explore import ExploreDraw
 from coordinator.core.allocation.market import Market
+from coordinator.core.allocation.phases import adapted
 from coordinator.core.allocation.policy import (
     Budget,
     Policy,
@@ -50,6 +51,7 @@ def allocate(pool: Pool, budget: Budget, policy: Policy, rng: np.random.Generato
     check_pool(pool)
     check_budget(budget, sites=pool.site_count, classes=pool.class_count)
     check_policy(policy)
+    policy = adapted(policy, pool.progress)
     setting = make_setting(pool, budget, policy, draw_key(rng))
     draw = explore(setting)
     choice, objective = choose(_market(setting, draw.rows))
@@ -68,6 +70,7 @@ def certify(pool: Pool, budget: Budget, policy: Policy, allocation: Allocation) 
         policy: likewise.
         allocation: what :func:`allocate` returned for them.
     """
+    policy = adapted(policy, pool.progress)
     setting = make_setting(pool, budget, policy, allocation.key)
     market = _market(setting, allocation.rows[allocation.reasons == Reason.EXPLORE])
     offer = market.whole()

@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.policy import Phase, Policy
 from coordinator.core.allocation.pool import DENSITY_LEVELS, SCORE_LEVELS, Pool
 
-NOVELTY_GROWTH = 2.0
-"""Share of novelty per unit of class skew."""
-
 
 def single_score(
     pool: Pool, policy: Policy, phase: Phase
@@ -62,31 +59,14 @@ def utilities(
 def novelty_share(pool: Pool, policy: Policy, phase: Phase) -> float:
     """How much novelty counts in a utility, in [0, 1].
 
-    Where the labels are spread evenly over the classes, doubt alone says what to ask next. Where
-    they are not, some classes may hardly be known at all, a model is not unsure of what it has
-    never seen, and what lies far from every label is worth a look.
+    A model is not unsure of what it has never seen, so what lies far from every label is worth a
+    look. A cold phase knows no distances, and without them there is nothing to count.
     """
     if not policy.switches.novelty or phase is Phase.COLD or not len(pool):
         return 0.0
     if pool.density_bands.min() == pool.density_bands.max():
         return 0.0
-    return min(policy.novelty_weight, NOVELTY_GROWTH * class_skew(pool.progress.class_labels))
-
-
-def class_skew(class_labels: NDArray[np.int64]) -> float:
-    """How uneven labels are: 0 for equal counts, towards 1 when one class has them all.
-
-    One less the effective number of classes (exponential of the entropy; Hill, "Diversity and
-    evenness", 1973) as a share of all classes. Without labels it is 1.
-
-    >>> class_skew(np.array([5, 5])), class_skew(np.array([9, 0])), class_skew(np.array([0, 0]))
-    (0.0, 0.5, 1.0)
-    """
-    known = class_labels[class_labels > 0].astype(np.float64)
-    if not len(known):
-        return 1.0
-    shares = known / known.sum()
-    return float(1.0 - np.exp(-(shares * np.log(shares)).sum()) / len(class_labels))
+    return policy.novelty_weight
 
 
 def novelty_ranks(pool: Pool) -> NDArray[np.float64]:

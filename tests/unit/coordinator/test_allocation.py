@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from coordinator.allocations import policy_of
 from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.errors import AllocationError
+from coordinator.core.allocation.phases import adapted
 from coordinator.core.allocation.policy import Phase, Policy, Reason, Switches
 from coordinator.core.allocation.result import digest_inputs
 from coordinator.core.allocation.seam import allocate
@@ -121,7 +122,7 @@ def test_unsure_candidates_are_explored_more_often_and_sure_ones_never_hardly():
     ratio = draw.inclusion_probabilities / blind[pool.site_index[draw.rows]]
     unsure = levels[draw.rows] == 33
     assert len(draw.rows) == 100
-    assert ratio[unsure].min() > 2.0
+    assert ratio[unsure].min() > 1.5
     assert ratio[~unsure].min() >= 1.0 - policy.explore_doubt - 1e-9
     wished = replace(policy, switches=Switches(doubt=False))
     even = explore(replace(setting, policy=wished))
@@ -152,17 +153,29 @@ def test_without_terms_the_most_uncertain_are_bought():
     assert bought.min() >= np.sort(pool.margins)[-40]
 
 
-def test_novelty_counts_only_where_labels_are_uneven_over_the_classes():
+def test_balance_and_novelty_count_as_far_as_labels_are_uneven_over_the_classes():
     pool = make_pool(300)
-    nines = np.full(pool.class_count, 9)
-    even = replace(pool, progress=replace(pool.progress, class_labels=nines))
-    skewed_labels = np.ones(pool.class_count, np.int64)
-    skewed_labels[0] = 90
-    skewed = replace(pool, progress=replace(pool.progress, class_labels=skewed_labels))
-    assert novelty_share(even, Policy(), Phase.WARM) < 1e-9
-    assert novelty_share(skewed, Policy(), Phase.WARM) == Policy().novelty_weight
-    assert novelty_share(skewed, Policy(), Phase.COLD) == 0.0
-    worth = utilities(skewed, Policy(), Phase.WARM)
+    even = replace(pool.progress, class_labels=np.full(5, 9))
+    by_chance = replace(pool.progress, class_labels=np.array([6, 9, 7, 11, 7]))
+    skewed = replace(pool.progress, class_labels=np.array([90, 1, 1, 1, 1]))
+    between = replace(pool.progress, class_labels=np.array([40, 20, 20, 10, 10]))
+    names = ("novelty_weight", "cell_weight", "class_weight")
+
+    def strengths(progress):
+        return [getattr(adapted(Policy(), progress), n) / getattr(Policy(), n) for n in names]
+
+    assert strengths(even) == strengths(by_chance) == [0.0] * 3
+    assert strengths(skewed) == [1.0] * 3
+    assert 0.3 < strengths(between)[0] < 0.9
+    fixed = Policy(switches=Switches(adapt=False))
+    assert adapted(fixed, even) == fixed
+
+
+def test_what_lies_far_from_every_label_is_worth_more_once_the_model_can_tell():
+    pool = make_pool(300)
+    assert novelty_share(pool, Policy(), Phase.COLD) == 0.0
+    assert novelty_share(pool, Policy(), Phase.WARM) == Policy().novelty_weight
+    worth = utilities(pool, Policy(), Phase.WARM)
     same_margin = pool.margins == np.bincount(pool.margins).argmax()
     far, near = pool.density_bands[same_margin].argmin(), pool.density_bands[same_margin].argmax()
     assert worth[same_margin][far] > worth[same_margin][near]

@@ -32,6 +32,8 @@ sys.modules["allocation_pools"] = pools
 _spec.loader.exec_module(pools)
 make_pool, make_budget = pools.make_pool, pools.make_budget
 
+WHOLE = Policy(switches=Switches(adapt=False, novelty=False))
+"""All parts at full weight, whatever the labels are."""
 ONE_PARTITION = Switches(
     pairs=False,
     novelty=False,
@@ -39,6 +41,7 @@ ONE_PARTITION = Switches(
     sites=False,
     overlap=False,
     explore=False,
+    adapt=False,
     share_cap=False,
 )
 
@@ -79,8 +82,8 @@ def test_the_threshold_engine_comes_close_to_the_oracle_and_to_the_bound(bands, 
     dear = np.random.default_rng(seed).integers(0, bands, 3000).astype(np.uint8)
     pool = make_pool(3000, cells=60, sites=6, seed=seed, cost_bands=dear)
     budget = make_budget(pool, 400)
-    fast = Policy(engine=Engine.THRESHOLD)
-    slow = Policy(engine=Engine.LAZY)
+    fast = replace(WHOLE, engine=Engine.THRESHOLD)
+    slow = replace(WHOLE, engine=Engine.LAZY)
     first, second = run(pool, budget, fast), run(pool, budget, slow)
     certificate = certify(pool, budget, fast, first)
     assert certificate.ratio >= 0.98
@@ -91,7 +94,7 @@ def test_the_threshold_engine_comes_close_to_the_oracle_and_to_the_bound(bands, 
 def test_a_shortlist_costs_the_threshold_engine_next_to_nothing(monkeypatch):
     pool = make_pool(6000, cells=60)
     budget = make_budget(pool, 200)
-    policy = Policy(engine=Engine.THRESHOLD)
+    policy = replace(WHOLE, engine=Engine.THRESHOLD)
     whole = value(pool, budget, policy, run(pool, budget, policy))
     monkeypatch.setattr(market, "SMALLEST_SHORTLIST", 300)
     monkeypatch.setattr(market, "PICKS_MULTIPLE", 1)
@@ -103,7 +106,7 @@ def test_floors_are_met_or_reported(engine):
     pool = make_pool(1500, seed=3)
     floors = np.array([45, 20, 0, 60, 20])
     budget = make_budget(pool, 500, class_floors=floors)
-    result = run(pool, budget, Policy(engine=engine, explore_ratio=0.0))
+    result = run(pool, budget, replace(WHOLE, engine=engine, explore_ratio=0.0))
     bought = np.bincount(pool.prototype_classes[result.rows], minlength=5)
     assert (bought >= floors - 20).all()
     assert not [s for s in result.shortfalls if s.what.startswith("class")]
@@ -116,7 +119,7 @@ def test_a_floor_that_nobody_can_meet_is_reported_with_its_numbers():
     missing[missing == 4] = 0
     pool = replace(pool, prototype_classes=missing, runner_up_classes=missing)
     budget = make_budget(pool, 200, class_floors=np.array([0, 0, 0, 0, 30]))
-    result = run(pool, budget, Policy())
+    result = run(pool, budget, WHOLE)
     short = [s for s in result.shortfalls if s.what == "class 4"]
     assert [(s.wanted, s.got) for s in short] == [(10, 0)]
 
@@ -126,7 +129,7 @@ def test_runner_up_classes_help_a_floor_that_prototypes_cannot_meet():
     main = np.where(pool.prototype_classes == 4, 0, pool.prototype_classes).astype(np.uint16)
     pool = replace(pool, prototype_classes=main)
     budget = make_budget(pool, 400, class_floors=np.array([0, 0, 0, 0, 30]))
-    result = run(pool, budget, Policy())
+    result = run(pool, budget, WHOLE)
     bought = result.rows[result.reasons == Reason.CLASS_FLOOR]
     assert len(bought) == 10
     assert (pool.runner_up_classes[bought] == 4).all()
@@ -216,7 +219,7 @@ def test_prices_name_the_site_whose_cap_binds():
     margins = np.where(pool.site_index == 2, 63, pool.margins // 4).astype(np.uint8)
     pool = replace(pool, margins=margins)
     budget = make_budget(pool, 200, site_capacity=np.array([200, 200, 30, 200]))
-    result = run(pool, budget, Policy())
+    result = run(pool, budget, WHOLE)
     assert result.prices is not None
     assert max(result.prices.sites, key=result.prices.sites.get) == "site-2"
 
@@ -224,7 +227,7 @@ def test_prices_name_the_site_whose_cap_binds():
 def test_equal_scores_everywhere_are_no_special_case():
     pool = make_pool(60_000, margins=np.full(60_000, 40, np.uint8))
     budget = make_budget(pool, 300)
-    policy = Policy(engine=Engine.THRESHOLD)
+    policy = replace(WHOLE, engine=Engine.THRESHOLD)
     result = run(pool, budget, policy)
     assert result.cost >= 298
     assert certify(pool, budget, policy, result).ratio >= 0.98
@@ -266,12 +269,12 @@ def test_a_liar_gets_no_more_than_the_share_cap_and_less_once_its_trust_is_gone(
     pool = make_pool(4000, sites=20, cost_bands=np.zeros(4000, np.uint8))
     pool = replace(pool, margins=np.where(pool.site_index == 7, 63, 30).astype(np.uint8))
     budget = make_budget(pool, 400)
-    share = (run(pool, budget, Policy()).site_index == 7).mean()
+    share = (run(pool, budget, WHOLE).site_index == 7).mean()
     assert 0.05 < share <= 0.1
     trust = np.ones(20)
     trust[7] = 0.05
     wary = replace(pool, progress=replace(pool.progress, site_trust=trust))
-    assert (run(wary, budget, Policy()).site_index == 7).mean() <= 0.02
+    assert (run(wary, budget, WHOLE).site_index == 7).mean() <= 0.02
 
 
 @pytest.mark.parametrize(
