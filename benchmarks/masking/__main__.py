@@ -8,6 +8,7 @@ this file. It needs the development data (PERIMETER_DATA, or `shared/data` besid
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -132,7 +133,7 @@ def speed_table(maskers: dict[str, Masker], data: Path) -> None:
 
 
 START = """
-import sys, time
+import json, sys, time
 began = time.perf_counter()
 from edge_agent.masking.worker import shut_modules
 shut_modules()
@@ -142,24 +143,38 @@ from edge_agent.masking.policy import MaskingPolicy
 masker = BuiltinMasker(MaskingPolicy())
 assert not failed_canaries(masker)
 masker.mask_many(["My name is Ann Lee and I live in Boston. " * 8] * 64)
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(time.perf_counter() - began, time.process_time(), int(peak.split()[1]) / 1024)
+wall, cpu = time.perf_counter() - began, time.process_time()
+def peak():
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+at_start = peak()
+texts = json.load(sys.stdin)
+for first in range(0, len(texts), 64):
+    masker.mask_many(texts[first : first + 64])
+print(wall, cpu, at_start, peak())
 """
 
 
-def start_table() -> None:
+def start_table(texts: Sequence[str]) -> None:
+    """Start and memory of the masking process; the texts go through it one batch at a time."""
     runs = []
     for _ in range(3):
         done = subprocess.run(
-            [sys.executable, "-c", START], capture_output=True, check=True, text=True
+            [sys.executable, "-c", START],
+            input=json.dumps(list(texts)),
+            capture_output=True,
+            check=True,
+            text=True,
         )
         runs.append([float(part) for part in done.stdout.split()])
-    wall, cpu, memory = (min(part) for part in zip(*runs, strict=True))
+    wall, cpu, memory, _ = (min(part) for part in zip(*runs, strict=True))
     print("\n### Start of the masking process (best of three, with canaries and a first batch)\n")
     print("| what | measured | goal |\n| --- | ---: | ---: |")
     print(f"| start, seconds on the wall | {wall:.2f} | 1.5 |")
     print(f"| start, seconds of one core | {cpu:.2f} | 1.5 |")
-    print(f"| peak memory without torch, MB | {memory:.0f} | 160 |")
+    print(f"| peak memory without torch after the start, MB | {memory:.0f} | 160 |")
+    later = max(run[3] for run in runs)
+    print(f"| the same after {len(texts)} texts, worst of three, MB | {later:.0f} | 160 |")
 
 
 def goal_table(m: dict[str, Measurement], pack: str) -> None:
@@ -203,7 +218,7 @@ def main() -> None:
         sets["Spanish, own sentences"] = (marked_texts(FOLDER / "spanish.txt"), "es")
         recall_table(maskers, sets)
     speed_table({k: v for k, v in maskers.items() if "balanced" in k or "floor" in k}, data)
-    start_table()
+    start_table([e.text for examples, _ in sets.values() for e in examples])
 
 
 if __name__ == "__main__":

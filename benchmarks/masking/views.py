@@ -113,11 +113,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=6000, help="rows of each set")
+    parser.add_argument("--sets", nargs="+", default=["banking77", "medquad_qtype"])
     args = parser.parse_args()
     folder: Path = data_folder()
     print("| set | texts changed | held | raw, % | masked, % | lost, points | each seed |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
-    for name in ("banking77", "medquad_qtype"):
+    for name in args.sets:
         table = thinned(read_parquet(folder / f"{name}.parquet", "text"), args.rows)
         views = both_views(table)
         raw = [100 * accuracy(views.raw, seed) for seed in range(args.seeds)]

@@ -75,12 +75,42 @@ def join_neighbours(text: str, findings: Sequence[Finding]) -> list[Finding]:
             and found.entity_type in _JOINABLE
             and _gap_of(found.entity_type).match(text, last.end, found.start)
         ):
-            joined[-1] = Finding(
-                last.start, found.end, last.entity_type, max(last.score, found.score)
-            )
+            joined[-1] = last._replace(end=found.end, score=max(last.score, found.score))
         else:
             joined.append(found)
     return joined
+
+
+def join_pairs(text: str, findings: Sequence[Finding]) -> list[Finding]:
+    """Join what makes one address or company: "Hill and Bay Road", "Lee, Hill and Bay".
+
+    Two people stay two people, unless a third stands before them. This comes after
+    `every_occurrence`, which knows people by their own names.
+
+    >>> parts = [Finding(0, 4, "PERSON", 1.0), Finding(9, 17, "LOCATION", 0.5)]
+    >>> join_pairs("Hill and Bay Road", parts)
+    [Finding(start=0, end=17, entity_type='LOCATION', score=1.0)]
+    """
+    joined: list[Finding] = []
+    before: Finding | None = None
+    for found in findings:
+        last = joined[-1] if joined else None
+        if last is not None and _is_pair(text, before, last, found):
+            kinds = {last.entity_type, found.entity_type}
+            kind = "LOCATION" if "LOCATION" in kinds else "ORGANIZATION"
+            joined[-1] = Finding(last.start, found.end, kind, max(last.score, found.score))
+        else:
+            before = last
+            joined.append(found)
+    return joined
+
+
+def _is_pair(text: str, before: Finding | None, last: Finding, found: Finding) -> bool:
+    kinds = {last.entity_type, found.entity_type}
+    if not kinds <= _NAMED or not _AND.fullmatch(text, last.end, found.start):
+        return False
+    in_list = before is not None and text[before.end : last.start] == ", "
+    return kinds != {"PERSON"} or (in_list and " " not in text[last.start : last.end])
 
 
 def _gap_of(entity_type: str) -> re.Pattern[str]:
@@ -88,7 +118,9 @@ def _gap_of(entity_type: str) -> re.Pattern[str]:
     return _LIST_GAP if entity_type in {"LOCATION", "DATE_TIME"} else _GAP
 
 
-_JOINABLE = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "DATE_TIME"})
+_NAMED = frozenset({"PERSON", "LOCATION", "ORGANIZATION"})
+_JOINABLE = _NAMED | {"DATE_TIME"}
+_AND = re.compile(r"[ ,]{1,2}(?:and|und|y|&) ", re.IGNORECASE)
 
 
 def without_allowed(

@@ -11,7 +11,9 @@ from enum import IntFlag
 
 import numpy as np
 
+from edge_agent.masking import tokens as token_rules
 from edge_agent.masking.findings import Finding
+from edge_agent.masking.peoples import find_peoples
 from edge_agent.masking.tokens import Featurizer, Token
 
 
@@ -21,7 +23,7 @@ class Flag(IntFlag):
     FIRST_NAME = 1
     LAST_NAME = 2
     PLACE = 4
-    ORDINARY = 8
+    ORDINARY = token_rules.ORDINARY
     ORGANIZATION = 16
 
 
@@ -73,6 +75,7 @@ _STREET = re.compile(
     r"gade)\s+\d{1,4}\w?\b"
     r"|\b(?:Calle|Avenida|Avda\.?|Rue|Via|Rua|Plaza|Piazza|Paseo)\s+(?:\w+\s+){1,4}\d{1,4}\b"
 )
+_CORNER = re.compile(r"\b(?:[Tt]he )?[Cc]orner of (?=\d|[A-ZÀ-Þ]|ul\.)")
 _INTRODUCED = re.compile(
     r"\b(?i:my name is|name's|i am called|call me|this is|name\s*:|dear|hi|hello|hey|regards,?|"
     r"sincerely,?|thanks,?|cheers,?|signed,?|patient\s*:?|customer\s*:?|"
@@ -90,7 +93,7 @@ class RuleDetector:
         featurizer: Knows the gazetteer flags of words.
     """
 
-    description = "rules:1"
+    description = "rules:2"
 
     def __init__(self, featurizer: Featurizer) -> None:
         self._featurizer = featurizer
@@ -98,6 +101,7 @@ class RuleDetector:
     def find(self, text: str, tokens: Sequence[Token]) -> list[Finding]:
         """Findings in normalised text, given its tokens."""
         findings = list(_pattern_findings(text))
+        findings += find_peoples(text)
         findings += self._names(text, tokens)
         for match in _INTRODUCED.finditer(text):
             if self._may_be_name(match["name"]):
@@ -143,6 +147,7 @@ _PATTERNS = (
     (_ZIP, "ZIP_CODE", 0.6),
     (_BOX, "LOCATION", 0.6),
     (_STREET, "LOCATION", 0.6),
+    (_CORNER, "LOCATION", 0.3),
 )
 
 

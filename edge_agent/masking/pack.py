@@ -12,12 +12,34 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_agent.masking.errors import PackError
 from edge_agent.masking.gazetteer import load_flags
 
 FORMAT = "perimeter-name-pack-1"
 MAX_FILE_BYTES = 8 << 20
+
+
+class Threshold(NamedTuple):
+    """Lowest probability of "not outside" at which a token is masked.
+
+    Attributes:
+        ordinary: For words that people write in lower case, and for signs.
+        other: For all other words, and for numbers: they are more often personal.
+        hasty_ordinary: `ordinary` in a text with signs of haste, where the tagger misses more.
+        hasty_other: `other` in such a text.
+        organization: Least probability for what looks most like an organisation. It names nobody
+            by itself, so a faint doubt does not count.
+        title: The same for titles and jobs.
+    """
+
+    ordinary: float
+    other: float
+    hasty_ordinary: float
+    hasty_other: float
+    organization: float = 0.0
+    title: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +52,7 @@ class Pack:
         flags: Gazetteer flags by word hash.
         tagger: ONNX graph, or None.
         labels: Label of each output column of the tagger; the first is the outside label.
-        thresholds: Lowest probability of "not outside" that is masked, by level name.
+        thresholds: Threshold by level name.
     """
 
     name: str
@@ -38,7 +60,7 @@ class Pack:
     flags: Mapping[int, int]
     tagger: bytes | None
     labels: tuple[str, ...]
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, Threshold]
 
 
 def load_pack(folder: Path, *, expected_sha256: str = "") -> Pack:
@@ -61,7 +83,8 @@ def load_pack(folder: Path, *, expected_sha256: str = "") -> Pack:
         files: dict[str, str] = header["files"]
         if header["format"] != FORMAT:
             raise PackError(f"pack {folder.name} has format {header['format']}, wanted {FORMAT}")
-        labels, thresholds = tuple(header["labels"]), dict(header["thresholds"])
+        labels = tuple(header["labels"])
+        thresholds = {n: Threshold(*map(float, t)) for n, t in header["thresholds"].items()}
     except (ValueError, KeyError, TypeError) as error:
         raise PackError(f"pack {folder.name}: pack.json is unreadable") from error
     parts = {name: _checked(folder / name, sha256) for name, sha256 in files.items()}

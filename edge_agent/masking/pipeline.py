@@ -12,6 +12,7 @@ from edge_agent.masking.findings import (
     Finding,
     every_occurrence,
     join_neighbours,
+    join_pairs,
     occurrences,
     small_letters,
     union,
@@ -19,9 +20,9 @@ from edge_agent.masking.findings import (
     whole_words,
     without_allowed,
 )
-from edge_agent.masking.gazetteer import Flag, RuleDetector
+from edge_agent.masking.gazetteer import RuleDetector
 from edge_agent.masking.normalise import Normalised, normalise, without_tags
-from edge_agent.masking.pack import Pack, load_pack
+from edge_agent.masking.pack import Pack, Threshold, load_pack
 from edge_agent.masking.placeholders import raw_span, replace, without_placeholders
 from edge_agent.masking.policy import MaskingPolicy
 from edge_agent.masking.presidio_engine import PresidioDetector
@@ -38,6 +39,7 @@ from edge_agent.masking.tagger import NameTagger
 from edge_agent.masking.tokens import Featurizer, Token, tokenize
 
 _FOREIGN_SHARE = 0.3
+_UNSTATED = Threshold(0.5, 0.5, 0.5, 0.5)
 
 
 class BuiltinMasker:
@@ -58,7 +60,7 @@ class BuiltinMasker:
         self._presidio = PresidioDetector(policy.languages, policy.entities)
         self._rules = RuleDetector(self._featurizer)
         self._tagger = _tagger_of(self._pack, self._featurizer)
-        self._threshold = self._pack.thresholds.get(policy.level.value, 0.5)
+        self._threshold = self._pack.thresholds.get(policy.level.value, _UNSTATED)
         self._extra: Detector | None = load_detector(policy.detector, policy.detector_sha256)
         self._allowed = [small_letters(term.strip()) for term in policy.allow if term.strip()]
         self._denied = [small_letters(term.strip()) for term in policy.deny if term.strip()]
@@ -164,6 +166,7 @@ class BuiltinMasker:
         kept = without_allowed(view.text, findings, self._allowed)
         whole = join_neighbours(view.text, union(whole_words(view.text, f) for f in kept))
         whole = every_occurrence(view.text, whole, self._is_ordinary)
+        whole = join_pairs(view.text, whole)
         in_raw = union([*(_moved(view, found) for found in whole), *leftovers])
         text, spans = replace(raw, in_raw)
         counts = Counter(span.entity_type for span in spans)
@@ -206,7 +209,7 @@ class BuiltinMasker:
         return any(True for stretch in kept for _ in occurrences(stretch, values))
 
     def _is_ordinary(self, word: str) -> bool:
-        return bool(self._featurizer.flags_of(word) & Flag.ORDINARY)
+        return self._featurizer.is_ordinary(word)
 
     def _make_digest(self) -> bytes:
         policy = self._policy

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from edge_agent.masking.errors import PackError
 from edge_agent.masking.findings import Finding
-from edge_agent.masking.tokens import Featurizer, Token
+from edge_agent.masking.pack import Threshold
+from edge_agent.masking.tokens import Featurizer, Token, is_hasty
 
 WINDOW = 256
 OVERLAP = 24
@@ -67,14 +68,18 @@ class NameTagger:
             raise PackError(f"the tagger gives {width} labels, the pack names {len(self._labels)}")
 
     def find(
-        self, texts: Sequence[str], token_lists: Sequence[Sequence[Token]], threshold: float
+        self, texts: Sequence[str], token_lists: Sequence[Sequence[Token]], threshold: Threshold
     ) -> list[list[Finding]]:
         """Findings per text: tokens whose probability of any entity reaches the threshold."""
         found: list[list[Finding]] = []
-        for probabilities, tokens in zip(
-            self.probabilities(texts, token_lists), token_lists, strict=True
+        floors = self._floors(threshold)
+        for text, tokens, probabilities in zip(
+            texts, token_lists, self.probabilities(texts, token_lists), strict=True
         ):
-            found.append(self._decode(probabilities, tokens, threshold))
+            limits = self._limits(tokens, threshold, is_hasty=is_hasty(text, tokens))
+            best = 1 + probabilities[:, 1:].argmax(axis=1)
+            limits = np.maximum(limits, floors[best])
+            found.append(self._decode(probabilities, tokens, limits))
         return [
             [kept for finding in findings if (kept := _trimmed(text, finding)) is not None]
             for text, findings in zip(texts, found, strict=True)
@@ -114,11 +119,11 @@ class NameTagger:
         return outputs[0]
 
     def _decode(
-        self, probabilities: FloatArray, tokens: Sequence[Token], threshold: float
+        self, probabilities: FloatArray, tokens: Sequence[Token], limits: FloatArray
     ) -> list[Finding]:
         scores = 1.0 - probabilities[:, 0]
         findings: list[Finding] = []
-        for here in np.flatnonzero(scores >= threshold).tolist():
+        for here in np.flatnonzero(scores >= limits).tolist():
             label = self._labels[1 + int(probabilities[here, 1:].argmax())]
             token, score = tokens[here], float(scores[here])
             last = findings[-1] if findings else None
@@ -128,6 +133,22 @@ class NameTagger:
                 continue
             findings.append(Finding(token.start, token.end, label, score))
         return findings
+
+    def _floors(self, threshold: Threshold) -> FloatArray:
+        """float32[labels], least probability by what a token looks like most."""
+        least = {"ORGANIZATION": threshold.organization, "TITLE": threshold.title}
+        return np.array([least.get(label, 0.0) for label in self._labels], np.float32)
+
+    def _limits(
+        self, tokens: Sequence[Token], threshold: Threshold, *, is_hasty: bool
+    ) -> FloatArray:
+        """float32[tokens], the probability from which on each token is masked."""
+        ordinary, other = threshold[2:4] if is_hasty else threshold[:2]
+        is_ordinary = self._featurizer.is_ordinary
+        return np.array(
+            [ordinary if is_ordinary(t.text) or not t.text.isalnum() else other for t in tokens],
+            np.float32,
+        )
 
 
 def _trimmed(text: str, found: Finding) -> Finding | None:

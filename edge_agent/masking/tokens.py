@@ -20,9 +20,24 @@ SHAPES = 14
 GAPS = 3
 FLAG_ROWS = 32
 CASES = 4
+ORDINARY = 8
+"""Gazetteer flag of a word that people write in lower case."""
 
 _TOKEN = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
 _CACHE_LIMIT = 30_000
+_BEGINS_SMALL = re.compile(r"[\W_]*[a-zß-öø-ÿ]")
+_SIGN_OF_HASTE = re.compile(r"([A-HJ-VX-Za-hj-vx-z])\1\1|[:;=]-?[)(DPp]|(?<!\w)[@#]\w|\? \?")
+_PICTURE = re.compile(r"[\u2600-\u27bf\U0001f300-\U0001faff]")
+_HASTY_SIGNS = ("..", "!", "??", "<3")
+_SHORT_CHARS = 280
+_SHORT_WORDS = 3
+_SHORT_FORMS = (
+    *("ur", "lol", "lmao", "haha", "hahaha", "omg", "wtf", "smh", "im", "dont", "cant", "gonna"),
+    *("wanna", "thx", "pls", "plz", "rt", "idk", "btw", "yall", "yo", "bc", "cuz", "dis", "dat"),
+)
+_HASTY_WORDS = frozenset({"i", "u", "r", *_SHORT_FORMS}).union(
+    *((word.upper(), word.capitalize()) for word in _SHORT_FORMS)
+)
 
 Int32Array = NDArray[np.int32]
 
@@ -85,6 +100,35 @@ def case_of(tokens: Sequence[Token]) -> int:
     return 3 if words and upper * 5 >= len(words) * 4 else 1
 
 
+def is_hasty(text: str, tokens: Sequence[Token]) -> bool:
+    """Whether a text bears a sign of being written in haste, as in chats and comments.
+
+    Short forms, signs of mood, a small letter at its head, or a short line without an end.
+
+    >>> texts = ("Ann is in.", "ann is in", "Ann is in", "Where r you?", "Hi @bo.", "Ann")
+    >>> [is_hasty(text, tokenize(text)) for text in texts]
+    [False, True, True, True, True, False]
+    """
+    return (
+        any(sign in text for sign in _HASTY_SIGNS)
+        or not _HASTY_WORDS.isdisjoint([token.text for token in tokens])
+        or _BEGINS_SMALL.match(text) is not None
+        or _SIGN_OF_HASTE.search(text) is not None
+        or (not text.isascii() and _PICTURE.search(text) is not None)
+        or _is_short_without_end(text, tokens)
+    )
+
+
+def _is_short_without_end(text: str, tokens: Sequence[Token]) -> bool:
+    return (
+        len(text) <= _SHORT_CHARS
+        and bool(tokens)
+        and tokens[-1].text[0].isalpha()
+        and "\n" not in text.strip()
+        and sum(token.text[0].isalpha() for token in tokens) >= _SHORT_WORDS
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TokenArrays:
     """Inputs of the tagger for a batch, padded with zeros.
@@ -114,6 +158,10 @@ class Featurizer:
     def flags_of(self, word: str) -> int:
         """Gazetteer flags of a word, 0 when unknown."""
         return self._row(word)[2]
+
+    def is_ordinary(self, word: str) -> bool:
+        """Whether people write this word in lower case in ordinary text."""
+        return bool(self._row(word)[2] & ORDINARY)
 
     def arrays(self, texts: Sequence[str], token_lists: Sequence[Sequence[Token]]) -> TokenArrays:
         """Numbers for a batch of tokenised texts."""

@@ -1,5 +1,6 @@
 """Builds a pack from a seed: sentences, training, export, thresholds, card."""
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,12 @@ from simulations.name_tagger.export import export_onnx
 from simulations.name_tagger.generator import Sentence, generate
 from simulations.name_tagger.lexicon import gazetteer_flags, load_lexicon
 from simulations.name_tagger.pack_writer import write_pack
+from simulations.name_tagger.renaming import Renamer
+from simulations.name_tagger.thresholds import THRESHOLDS
 from simulations.name_tagger.training import TrainingPlan, train
 
-DEFAULT_THRESHOLDS = {"strict": 0.04, "balanced": 0.12, "light": 0.4}
-_REAL_REPEATS = 3
-_HARMLESS_TEXTS = 2500
+_REAL_REPEATS = 4
+_HARMLESS_TEXTS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,14 @@ class BuildPlan:
         sentence_count: Generated texts.
         training: Epochs, rate, seed.
         data: Folder of the real sets; needed for `mixed`.
+        held_out: Source of real texts that training leaves out, to choose thresholds on.
     """
 
     name: str
-    sentence_count: int = 50_000
+    sentence_count: int = 45_000
     training: TrainingPlan = field(default_factory=TrainingPlan)
     data: Path | None = None
+    held_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +69,17 @@ def build(plan: BuildPlan, target: Path, *, report: Callable[[str], None]) -> Bu
         folder = _data(plan)
         names = frozenset(name.lower() for name in lexicon.first_names)
         ordinary = corpora.ordinary_words(folder, names)
-        real = corpora.read_real(folder / "pii_real.parquet", split="train")
+        real = corpora.read_real(folder / "pii_real.parquet", split="train", held_out=plan.held_out)
         harmless = corpora.harmless_sentences(folder, names, _HARMLESS_TEXTS)
     flags = gazetteer_flags(lexicon, sorted(ordinary))
     sentences: Sequence[Sentence] = [*generated, *real * _REAL_REPEATS, *harmless]
     report(f"{len(generated)} generated, {len(real)} real, {len(harmless)} harmless sentences")
-    network = train(sentences, flags, plan.training, report=report)
+    renamer = Renamer(lexicon, random.Random(seed + 2))
+    network = train(sentences, flags, plan.training, renamed=renamer.rename, report=report)
     write_pack(
         target / plan.name,
         flags=flags,
-        thresholds=DEFAULT_THRESHOLDS,
+        thresholds=THRESHOLDS[plan.name],
         tagger=export_onnx(network),
     )
     return BuiltPack(target / plan.name, len(generated), len(real), len(harmless), len(ordinary))

@@ -18,7 +18,9 @@ def write_card(built: BuiltPack, plan: BuildPlan, measurements: dict[str, Measur
         measurements: Name of a set to its measurement at level balanced.
     """
     header = json.loads((built.folder / "pack.json").read_text())
-    thresholds = ", ".join(f"{k} {v}" for k, v in header["thresholds"].items())
+    thresholds = "; ".join(
+        f"{level} {', '.join(map(str, values))}" for level, values in header["thresholds"].items()
+    )
     real = next((m for name, m in measurements.items() if "real" in name), None)
     missed = 1 - real.of_type("PERSON").ratio if real else 0.1
     size = sum(p.stat().st_size for p in built.folder.iterdir() if p.suffix in {".onnx", ".npz"})

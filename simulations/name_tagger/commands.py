@@ -23,9 +23,10 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
     build = actions.add_parser("build", help="train a pack from a seed")
     build.add_argument("--pack", choices=("mixed", "synthetic"), default="mixed")
     build.add_argument("--out", type=Path, default=_PACKS, help="folder of packs")
-    build.add_argument("--sentences", type=int, default=50_000, help="generated texts")
-    build.add_argument("--epochs", type=int, default=6)
+    build.add_argument("--sentences", type=int, default=45_000, help="generated texts")
+    build.add_argument("--epochs", type=int, default=4)
     build.add_argument("--seed", type=int, default=0)
+    build.add_argument("--held-out", default="", help="choose thresholds on a source left out")
     build.add_argument("--no-measure", action="store_true", help="skip thresholds and card")
     measure = actions.add_parser("evaluate", help="measure a pack on the test parts")
     measure.add_argument("folder", type=Path, help="folder of the pack")
@@ -43,26 +44,23 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from simulations.name_tagger.build import BuildPlan, build
-    from simulations.name_tagger.calibrate import (
-        chosen_thresholds,
-        set_thresholds,
-        try_thresholds,
-    )
+    from simulations.name_tagger.calibrate import choose_thresholds, set_thresholds
     from simulations.name_tagger.card import write_card
     from simulations.name_tagger.corpora import data_folder
     from simulations.name_tagger.training import TrainingPlan
 
     training = TrainingPlan(epochs=args.epochs, seed=args.seed)
-    plan = BuildPlan(args.pack, args.sentences, training)
+    plan = BuildPlan(args.pack, args.sentences, training, held_out=args.held_out)
     built = build(plan, args.out, report=_say)
     data = data_folder()
     if args.no_measure or data is None:
-        _say("thresholds are the defaults; nothing was measured")
-        return 0
-    thresholds = chosen_thresholds(try_thresholds(built.folder, data, report=_say))
-    set_thresholds(built.folder, thresholds)
-    write_card(built, plan, measured(built.folder, data))
-    _say(f"pack {built.folder} with thresholds {thresholds}")
+        _say("nothing was measured")
+    elif args.held_out:
+        chosen = choose_thresholds(built.folder, data, held_out=args.held_out, report=_say)
+        set_thresholds(built.folder, chosen)
+        _say(f"for thresholds.py: {chosen}")
+    else:
+        write_card(built, plan, measured(built.folder, data))
     return 0
 
 

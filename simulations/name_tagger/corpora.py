@@ -22,7 +22,6 @@ _UNLABELLED = re.compile(
     + r")\b\.?",
     re.IGNORECASE,
 )
-VALIDATION_EVERY = 10
 _TEXT_SETS = ("banking77.parquet", "medquad_qtype.parquet", "sms_spam.parquet")
 _SMALL_WORD = re.compile(r"(?<![\w@#/.])[a-z]{2,}(?![\w@/])")
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
@@ -36,7 +35,7 @@ def data_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def read_real(path: Path, *, split: str) -> list[Sentence]:
+def read_real(path: Path, *, split: str, held_out: str = "") -> list[Sentence]:
     """Read `pii_real.parquet`: persons, places and organisations in public short messages.
 
     The corpora label nothing else, so numbers, weekdays, months, peoples and titles are marked
@@ -44,13 +43,13 @@ def read_real(path: Path, *, split: str) -> list[Sentence]:
 
     Args:
         path: The Parquet file.
-        split: `train`, `validation` (every tenth text of the train part) or `test`.
+        split: `train`, `held_out` or `test`.
+        held_out: Source of the train part that training leaves out, to choose thresholds on.
     """
     wanted = "test" if split == "test" else "train"
     sentences: list[Sentence] = []
     for row in _rows(path, wanted):
-        is_validation = wanted == "train" and row["id"] % VALIDATION_EVERY == 5
-        if is_validation != (split == "validation"):
+        if wanted == "train" and (row["source"] == held_out) != (split == "held_out"):
             continue
         spans = [(s["start"], s["end"], s["type"]) for s in row["spans"]]
         if split == "train":
@@ -59,7 +58,7 @@ def read_real(path: Path, *, split: str) -> list[Sentence]:
                 for m in _UNLABELLED.finditer(row["text"])
                 if not any(a < m.end() and m.start() < b for a, b, _ in spans)
             ]
-        sentences += pieces(Sentence(row["text"], tuple(spans)))
+        sentences += pieces(Sentence(row["text"], tuple(spans), is_real=split == "train"))
     return sentences
 
 
@@ -84,6 +83,7 @@ def pieces(sentence: Sentence, longest: int = 280) -> list[Sentence]:
         Sentence(
             sentence.text[low:high],
             tuple((a - low, b - low, kind) for a, b, kind in sentence.spans if low <= a < high),
+            sentence.is_real,
         )
         for low, high in pairwise(cuts)
     ]

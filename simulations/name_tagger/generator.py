@@ -14,15 +14,23 @@ _FOLDER = Path(__file__).parent / "templates"
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 _LANGUAGE_SHARES = {"en": 0.80, "de": 0.12, "es": 0.08}
-_NEGATIVE_SHARE = 0.30
+_NEGATIVE_SHARE, _COMMENT_SHARE = 0.28, 0.20
+_WORD = re.compile(r"[^\W\d_]{4,}")
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A text with labelled stretches: start, end (exclusive), label."""
+    """A text with labelled stretches: start, end (exclusive), label.
+
+    Attributes:
+        text: The text.
+        spans: Labelled stretches.
+        is_real: Whether a person wrote it; training then varies the names in it.
+    """
 
     text: str
     spans: tuple[tuple[int, int, str], ...]
+    is_real: bool = False
 
 
 @cache
@@ -85,7 +93,7 @@ def fill(template: str, slots: Slots, chance: random.Random) -> Sentence:
 
 
 def disguise(sentence: Sentence, chance: random.Random) -> Sentence:
-    """Write a text as hurried people do: all small, all capitals, without punctuation."""
+    """Write a text as hurried people do: small letters, capitals, no signs, typing errors."""
     roll = chance.random()
     if roll < 0.22:
         changed = sentence.text.lower()
@@ -93,10 +101,35 @@ def disguise(sentence: Sentence, chance: random.Random) -> Sentence:
         changed = sentence.text.upper()
     elif roll < 0.30:
         changed = re.sub(r"[.,!?;:]", " ", sentence.text)
+    elif roll < 0.37:
+        changed = _names_in_small_letters(sentence)
+    elif roll < 0.39:
+        changed = sentence.text.title()
+    elif roll < 0.47:
+        changed = _mistyped(sentence, chance)
     else:
         return sentence
     # A few letters change their length with their case; such texts stay as they are.
     return replace(sentence, text=changed) if len(changed) == len(sentence.text) else sentence
+
+
+def _names_in_small_letters(sentence: Sentence) -> str:
+    text = sentence.text
+    for start, end, label in sentence.spans:
+        if label == "PERSON":
+            text = text[:start] + text[start:end].lower() + text[end:]
+    return text
+
+
+def _mistyped(sentence: Sentence, chance: random.Random) -> str:
+    """Two letters of some harmless words change places, so that an odd word is no name yet."""
+    letters = list(sentence.text)
+    for match in _WORD.finditer(sentence.text):
+        is_labelled = any(a < match.end() and match.start() < b for a, b, _ in sentence.spans)
+        if not is_labelled and chance.random() < 0.25:
+            first = chance.randint(match.start() + 1, match.end() - 2)
+            letters[first], letters[first + 1] = letters[first + 1], letters[first]
+    return "".join(letters)
 
 
 def _text(slots: Slots, chance: random.Random, language: str) -> Sentence:
@@ -112,5 +145,9 @@ def _text(slots: Slots, chance: random.Random, language: str) -> Sentence:
 
 
 def _sentence(slots: Slots, chance: random.Random, language: str) -> Sentence:
-    is_negative = language == "en" and chance.random() < _NEGATIVE_SHARE
-    return fill(chance.choice(templates("negatives" if is_negative else language)), slots, chance)
+    kind = language
+    if language == "en":
+        roll = chance.random()
+        is_negative, is_comment = roll < _NEGATIVE_SHARE, roll < _NEGATIVE_SHARE + _COMMENT_SHARE
+        kind = "negatives" if is_negative else "comments" if is_comment else "en"
+    return fill(chance.choice(templates(kind)), slots, chance)

@@ -1,8 +1,8 @@
 """Word lists: names, places, ordinary words. From Faker, phonenumbers and the standard library.
 
 Faker (MIT) brings first and last names and places of its locales, `phonenumbers` (Apache-2.0) the
-place names of its area-code tables, and the standard library's own documentation (PSF) tells
-which words people write in lower case.
+place names of its area-code tables. The standard library's own documentation (PSF) and the word
+list of symspellpy (MIT; from Google Books Ngrams, CC BY 3.0, and SCOWL) tell ordinary words.
 """
 
 import importlib
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 from edge_agent.masking.gazetteer import Flag
@@ -20,6 +21,7 @@ from edge_agent.masking.tokens import word_hash
 from simulations.name_tagger.words import EVERYDAY_WORDS, ORGANIZATION_WORDS
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_FREQUENT = 30_000
 _COMMON_LOCALES = ("en_US", "en_GB", "en_IE", "en_IN", "de_DE", "es_ES", "fr_FR", "it_IT")
 
 
@@ -88,7 +90,15 @@ def ordinary_words() -> frozenset[str]:
     lorem = importlib.import_module("faker.providers.lorem.en_US")
     words.update(word.lower() for word in lorem.Provider.word_list)
     words.update(EVERYDAY_WORDS)
-    return frozenset(words)
+    names = {w.lower() for part in _person_names() for n in part for w in _WORD.findall(n)}
+    names.update(name.lower() for name in (*_faker_places(), *_area_code_places(), *_countries()))
+    return frozenset(words | (_frequent_words() - names))
+
+
+def _frequent_words() -> set[str]:
+    """The most frequent English words of symspellpy's list; it holds names, all in lower case."""
+    lines = files("symspellpy").joinpath("frequency_dictionary_en_82_765.txt")
+    return {line.split(" ")[0] for line in lines.read_text("utf-8-sig").splitlines()[:_FREQUENT]}
 
 
 def _person_names(locales: Sequence[str] = ()) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_agent.masking.gazetteer import save_flags
-from edge_agent.masking.pack import FORMAT
+from edge_agent.masking.pack import FORMAT, Threshold
 
 LABELS = ("O", "PERSON", "LOCATION", "ORGANIZATION", "NRP", "DATE_TIME", "AGE", "TITLE")
 
@@ -15,7 +15,7 @@ def write_pack(
     folder: Path,
     *,
     flags: Mapping[int, int],
-    thresholds: Mapping[str, float],
+    thresholds: Mapping[str, Threshold],
     tagger: bytes | None = None,
     labels: Sequence[str] = LABELS,
 ) -> None:

@@ -103,14 +103,14 @@ class Slots:
         if roll < 0.04:
             return f"{self._any_first()}-{self._any_first()}"
         if roll < 0.08:
-            return self._made_up()
+            return self.made_up()
         return self._any_first()
 
     def last(self) -> str:
         """A last name, sometimes made up, hyphenated or with a particle."""
         roll = self._chance.random()
         if roll < 0.12:
-            return self._made_up()
+            return self.made_up()
         if roll < 0.17:
             return f"{self._any_last()}-{self._any_last()}"
         if roll < 0.21:
@@ -141,7 +141,7 @@ class Slots:
         """A place name; sometimes in capitals, sometimes made up."""
         roll = self._chance.random()
         if roll < 0.06:
-            return self._made_up() + self._pick(("ton", "ville", "burg", "stad", "furt", " Town"))
+            return self.made_up() + self._pick(("ton", "ville", "burg", "stad", "furt", " Town"))
         name = self._pick(self._lexicon.places)
         return name.upper() if roll < 0.12 else name
 
@@ -224,8 +224,8 @@ class Slots:
             lambda: (
                 f"{self._pick(parts)}{self._pick(('ly', 'io', 'ify', 'era', 'ant', 'us', 'ix'))}"
             ),
-            self._made_up,
-            lambda: f"{self._made_up()} {self._pick(ends)}",
+            self.made_up,
+            lambda: f"{self.made_up()} {self._pick(ends)}",
             lambda: "".join(self._pick("ABCDEFGHIKLMNOPRSTUVW") for _ in range(3)),
             lambda: f"University of {self._pick(self._lexicon.places)}",
             lambda: f"{self._pick(self._lexicon.places)} {self._pick(ends)}",
@@ -293,7 +293,7 @@ class Slots:
 
     def email(self) -> str:
         """An e-mail address."""
-        return f"{self._any_first().lower()}{self._digits('##')}@{self._made_up().lower()}.com"
+        return f"{self._any_first().lower()}{self._digits('##')}@{self.made_up().lower()}.com"
 
     def _street_name(self) -> str:
         roll = self._chance.random()
@@ -305,7 +305,7 @@ class Slots:
             return f"{self._any_first()} {self._any_last()}"
         if roll < 0.85:
             return self._pick(self._ordinary).capitalize()
-        return self._made_up()
+        return self.made_up()
 
     def _any_first(self) -> str:
         names = self._lexicon
@@ -317,7 +317,8 @@ class Slots:
         usual = self._chance.random() < 0.5
         return self._pick(names.common_last_names if usual else names.last_names)
 
-    def _made_up(self) -> str:
+    def made_up(self) -> str:
+        """A name that is in no list, put together from syllables."""
         stem = "".join(self._pick(words.SYLLABLES) for _ in range(self._chance.randint(1, 3)))
         return (stem + self._pick(words.NAME_ENDINGS)).capitalize()
 

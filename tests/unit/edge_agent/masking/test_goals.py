@@ -41,8 +41,8 @@ def test_no_structured_value_is_shown(masker, split):
 def test_synthetic_texts_keep_their_secrets(masker, synthetic):
     result = measure(masker, synthetic)
     assert result.recall.ratio >= 0.96
-    assert result.leaks.ratio <= 0.08
-    assert result.over_masking.ratio <= 0.065
+    assert result.leaks.ratio <= 0.07
+    assert result.over_masking.ratio <= 0.05
 
 
 def test_lower_case_texts_keep_their_secrets(masker, synthetic):
@@ -50,4 +50,6 @@ def test_lower_case_texts_keep_their_secrets(masker, synthetic):
 
 
 def test_noisy_real_texts_mostly_keep_their_persons(masker, real):
-    assert measure(masker, real).of_type("PERSON").ratio >= 0.78
+    result = measure(masker, real)
+    assert result.of_type("PERSON").ratio >= 0.89
+    assert result.over_masking.ratio <= 0.10

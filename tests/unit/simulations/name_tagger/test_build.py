@@ -2,15 +2,28 @@
 
 import random
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from edge_agent.masking.pack import load_pack
+from edge_agent.masking.pack import Threshold, load_pack
 from edge_agent.masking.tokens import tokenize
-from simulations.name_tagger.generator import disguise, fill, generate, templates
+from simulations.name_tagger.generator import Sentence, disguise, fill, generate, templates
 from simulations.name_tagger.lexicon import gazetteer_flags, load_lexicon
+from simulations.name_tagger.renaming import Renamer
 from simulations.name_tagger.slots import LABEL_OF_SLOT, Slots
 
 LANGUAGES = ("en", "de", "es")
+_SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string())])
+_REAL_COLUMNS = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("text", pa.string()),
+        ("spans", pa.list_(_SPAN)),
+        ("split", pa.string()),
+        ("source", pa.string()),
+    ]
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +37,7 @@ def test_the_same_seed_gives_the_same_sentences(lexicon):
     assert first != list(generate(lexicon, count=200, seed=8))
 
 
-@pytest.mark.parametrize("language", [*LANGUAGES, "negatives"])
+@pytest.mark.parametrize("language", [*LANGUAGES, "negatives", "comments"])
 def test_every_template_fills_and_leaves_no_slot_open(lexicon, language):
     chance = random.Random(0)
     slots = Slots(lexicon, chance, language if language in LANGUAGES else "en")
@@ -77,6 +90,48 @@ def test_word_lists_know_names_places_and_ordinary_words(lexicon):
     assert len(lexicon.first_names) > 10_000
 
 
+def test_frequent_words_are_ordinary_and_names_among_them_are_not(lexicon):
+    assert {"video", "channel", "parcel"} <= lexicon.ordinary
+    assert not {"john", "jessica", "london"} & lexicon.ordinary
+
+
+def test_another_name_keeps_the_other_spans_and_the_case(lexicon):
+    chance = random.Random(4)
+    renamer = Renamer(lexicon, chance)
+    text = "ann met Bo Lee in Rome, @ann said"
+    spans = ((0, 3, "PERSON"), (8, 14, "PERSON"), (18, 22, "LOCATION"), (24, 28, "PERSON"))
+    sentence = Sentence(text, spans, is_real=True)
+    renamed = [renamer.rename(sentence) for _ in range(60)]
+    values = [[r.text[a:b] for a, b, _ in r.spans] for r in renamed]
+    assert all(v[2:] == ["Rome", "@ann"] for v in values)
+    assert all(v[0].islower() for v in values)
+    assert len({v[1] for v in values}) > 20
+    assert all([label for *_, label in r.spans] == [label for *_, label in spans] for r in renamed)
+    unlabelled = [r.text[r.spans[0][1] : r.spans[1][0]] for r in renamed]
+    assert set(unlabelled) == {" met "}
+
+
+def test_the_source_held_out_is_not_trained_on(tmp_path):
+    from simulations.name_tagger.corpora import read_real
+
+    rows = [
+        {"id": n, "text": f"text {n}", "spans": [], "split": split, "source": source}
+        for n, (split, source) in enumerate(
+            [("train", "tweets"), ("train", "comments"), ("test", "comments")]
+        )
+    ]
+    file = tmp_path / "real.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows, _REAL_COLUMNS), file)
+
+    def texts(split: str, held_out: str = "") -> list[str]:
+        return [s.text for s in read_real(file, split=split, held_out=held_out)]
+
+    assert texts("train") == ["text 0", "text 1"]
+    assert texts("train", "comments") == ["text 0"]
+    assert texts("held_out", "comments") == ["text 1"]
+    assert texts("test", "comments") == ["text 2"]
+
+
 @pytest.mark.federation
 def test_a_small_rebuild_gives_the_same_bytes_and_finds_names(tmp_path):
     from edge_agent.masking.tagger import NameTagger
@@ -93,7 +148,7 @@ def test_a_small_rebuild_gives_the_same_bytes_and_finds_names(tmp_path):
     tagger = NameTagger(pack.tagger, pack.labels, Featurizer(pack.flags))
     sentences = list(generate(load_lexicon(), count=400, seed=99))
     texts = [s.text for s in sentences]
-    found = tagger.find(texts, [tokenize(text) for text in texts], 0.2)
+    found = tagger.find(texts, [tokenize(text) for text in texts], Threshold(0.2, 0.2, 0.2, 0.2))
     hidden = total = 0
     for sentence, findings in zip(sentences, found, strict=True):
         covered = {i for f in findings for i in range(f.start, f.end)}
