@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -45,6 +46,13 @@ def refused(request: Request, error: Exception) -> Response:
     return pages.page(request, "problem.html", context, status_code=error.status_code)
 
 
+def absent(request: Request, error: Exception) -> Response:
+    """Answers a path that leads nowhere, in words to people."""
+    assert isinstance(error, HTTPException)
+    nowhere = Refusal("PAGE_UNKNOWN", "there is no such page")
+    return refused(request, Refused(error.status_code, nowhere))
+
+
 def store_failed(request: Request, error: Exception) -> Response:
     """Answers an error of the store with its sentence; nothing was half-written."""
     status = 404 if isinstance(error, StoreMissing) else 503
@@ -65,6 +73,7 @@ def create_app(portal: Portal) -> FastAPI:
     app.state.portal = portal
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(StoreError, store_failed)
+    app.add_exception_handler(404, absent)
     for module in MODULES:
         app.include_router(module.router)
     pages.compile_templates()

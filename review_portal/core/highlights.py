@@ -13,7 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TERM_COUNT_MAX = 200_000
 """Distinct terms that are kept; the rarest go first."""
@@ -53,6 +53,8 @@ class WordEvidence:
     by_class: tuple[Mapping[str, int], ...]
     overall: Mapping[str, int]
     class_totals: tuple[int, ...]
+    # Certainties that were worked out already: the same words come in one text after the other.
+    known: dict[tuple[int, str], float] = field(default_factory=dict, compare=False, repr=False)
 
 
 def count_words(texts: Iterable[tuple[str, int]], class_count: int) -> WordEvidence:
@@ -99,9 +101,16 @@ def certainty(term: str, index: int, evidence: WordEvidence) -> float:
     >>> certainty("refund", 0, seen) > 2 > certainty("please", 0, seen)
     True
     """
-    prior = _PRIOR_WEIGHT * evidence.overall.get(term, 0)
-    if prior == 0:
+    if term not in evidence.overall:
         return 0.0
+    found = evidence.known.get((index, term))
+    if found is None:
+        found = evidence.known[index, term] = _certainty(term, index, evidence)
+    return found
+
+
+def _certainty(term: str, index: int, evidence: WordEvidence) -> float:
+    prior = _PRIOR_WEIGHT * evidence.overall[term]
     total = sum(evidence.class_totals)
     prior_total = _PRIOR_WEIGHT * total
     inside = evidence.by_class[index].get(term, 0)

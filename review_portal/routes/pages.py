@@ -13,10 +13,11 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from review_portal.core.markdown import to_html
-from review_portal.core.model import Campaign, Role
+from review_portal.core.model import Campaign, ItemState, Role
 from review_portal.portal import PACKAGE, Portal
 from review_portal.routes.choosing import chosen_campaign
 from review_portal.routes.guard import LABELERS, PortalOf, find_visitor, portal_of
+from review_portal.store import counters
 from review_portal.store.campaigns import settings_of
 from review_portal.texts import choose_locale
 
@@ -128,7 +129,10 @@ async def label_page(request: Request, portal: PortalOf, campaign: str = "") -> 
         return RedirectResponse("/login", 303)
     if visitor.person.role not in LABELERS:
         return RedirectResponse("/", 303)
-    known, chosen = chosen_campaign(portal, campaign)
+    open_counts = portal.store.database.read(
+        lambda c: counters.of_all_campaigns(c, counters.state_name(ItemState.OPEN.value))
+    )
+    known, chosen = chosen_campaign(portal, campaign, with_work=open_counts)
     locale = locale_of(request, portal, visitor.person.locale)
     texts = texts_for(request, portal, visitor.person.locale, "label.")
     boot = {
@@ -145,5 +149,6 @@ async def label_page(request: Request, portal: PortalOf, campaign: str = "") -> 
         "chosen": chosen,
         "boot": json.dumps(boot),
         "guideline": guideline,
+        "open_counts": open_counts,
     }
     return page(request, "label.html", context)

@@ -78,13 +78,11 @@ function showSync() {
   const line = at("sync");
   const count = outbox ? outbox.size : 0;
   line.dataset.state = loggedOut ? "out" : !online ? "offline" : count ? "waiting" : "saved";
-  line.textContent = loggedOut
-    ? texts["label.logged_out"]
-    : !online
-      ? fill("label.offline", { count })
-      : count
-        ? fill("label.waiting", { count })
-        : texts["label.saved"];
+  if (loggedOut) {
+    // Said once: a screen reader would read the same line again with each decision.
+    if (line.dataset.count !== String(count)) line.replaceChildren(`${fill("label.logged_out", { count })} `, element("a", { href: "/login" }, texts["label.log_in"]));
+  } else line.textContent = !online ? fill("label.offline", { count }) : count ? fill("label.waiting", { count }) : texts["label.saved"];
+  line.dataset.count = loggedOut ? count : "";
   const left = Math.max(0, waiting - (outbox ? outbox.size : 0));
   at("progress").textContent = `${fill("label.done_now", { count: doneNow })} · ${fill("label.left", { count: left })}`;
 }
@@ -196,7 +194,7 @@ function decide(answer) {
   // Places count in the text that was shown: it may have changed once the decision arrives.
   if (body.spans) body.content_sha256 = item.content_sha256;
   decidedLeases.add(item.lease_id);
-  history.push({ item, token: body.client_token, note: body.note });
+  history.push({ item, token: body.client_token, note: body.note, marks, picked });
   if (history.length > UNDO_MAX) history.shift();
   doneNow += 1;
   current = null;
@@ -231,6 +229,10 @@ function undo() {
   // What was reported meanwhile is gone from the item: it comes again from the server.
   if (!past.item.stale) ring.unshift(past.item);
   next();
+  // What was marked or picked is there again, to be mended.
+  if (current === past.item) ({ marks, picked } = past);
+  if (marks.length) renderMarks();
+  if (picked.size) renderClasses();
   // The note goes from the case notes with its decision, and comes back to be written anew.
   if (past.note && !past.item.stale) {
     at("note").value = past.note;
@@ -269,8 +271,9 @@ function next() {
 function render() {
   const box = at("item");
   desk.dataset.item = current ? current.item_id : "";
+  desk.classList.toggle("idle", !current);
   if (!current) {
-    box.replaceChildren(element("p", { class: "quiet-big" }, texts["label.empty"]), element("p", {}, texts["label.empty_lead"]));
+    box.replaceChildren(element("p", { class: "quiet-big" }, texts["label.empty"]), element("p", {}, whyEmpty()));
     for (const id of ["facts", "suggestion", "classes", "actions"]) at(id).replaceChildren();
     at("search-box").hidden = true;
     return;
@@ -281,6 +284,12 @@ function render() {
   renderSuggestion();
   renderClasses();
   renderActions();
+}
+
+function whyEmpty() {
+  if (loggedOut) return fill("label.logged_out", { count: outbox ? outbox.size : 0 });
+  if (!online) return texts["label.empty_offline"];
+  return waiting ? texts["label.empty_elsewhere"] : texts["label.empty_lead"];
 }
 
 function renderFacts() {
@@ -408,7 +417,7 @@ function renderClasses() {
     button.addEventListener("click", () => choose(index));
     return button;
   });
-  const heading = classes.length > LISTED_MAX && !words ? [element("p", { class: "hint" }, texts["label.classes_likely"])] : [];
+  const heading = classes.length > LISTED_MAX && !words ? [element("p", { class: "hint" }, fill("label.classes_likely", { count: classes.length }))] : [];
   at("classes").replaceChildren(...heading, ...(buttons.length ? buttons : [element("p", { class: "hint" }, texts["label.search_none"])]));
 }
 

@@ -116,7 +116,7 @@ function showImage(item, texts) {
   const tools = element(
     "div",
     { class: "tools", role: "group", "aria-label": texts["label.tool"] },
-    tool(texts["label.zoom_in"], () => (scale = Math.min(4, scale + 1))),
+    tool(texts["label.zoom_in"], () => (scale = Math.min(item.image_png ? 4 : 5, scale + 1))),
     tool(texts["label.zoom_out"], () => (scale = Math.max(1, scale - 1))),
     tool(texts["label.contrast"], () => (contrast = (contrast + 1) % 3)),
   );

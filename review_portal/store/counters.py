@@ -19,6 +19,14 @@ def bump(connection: Connection, campaign_id: bytes, name: str, change: int = 1)
     connection.exec_driver_sql(_BUMP, (campaign_id, name, change))
 
 
+def of_all_campaigns(connection: Connection, name: str) -> dict[bytes, int]:
+    """Returns one count of every campaign that has it."""
+    rows = connection.exec_driver_sql(
+        "SELECT campaign_id, value FROM counter WHERE name = ? AND value > 0", (name,)
+    )
+    return {bytes(campaign_id): int(value) for campaign_id, value in rows}
+
+
 def counts(connection: Connection, campaign_id: bytes) -> dict[str, int]:
     """Returns all counts of a campaign by name."""
     rows = connection.execute(
