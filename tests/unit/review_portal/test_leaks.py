@@ -314,7 +314,7 @@ def test_the_site_lead_sees_the_alarm_the_list_and_its_export(server, bench) -> 
     form = {"csrf_token": lea.headers["X-CSRF-Token"]}
     assert "Reported leaks, not seen yet: 1" in ann.get("/site").text
     assert "Zora" not in ann.get("/site").text + lea.get("/site").text
-    assert "1 items changed" in lea.get("/site").text
+    assert "items changed: 1" in lea.get("/site").text
     assert "&#34;Zora&#34; Quill" in lea.get("/site/leaks").text
     exported = tomllib.loads(lea.get("/site/leaks/export").text)
     assert exported == {"deny": ['"Zora" Quill']}
