@@ -615,6 +615,11 @@ async function start() {
     if (at("note").value.trim()) toast(texts["label.note_kept"]);
     at("item").focus();
   });
+  at("flag-words").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey) return;
+    event.preventDefault();
+    at("flag-box").querySelector("[value=send]").click();
+  });
   at("flag-box").addEventListener("close", () => at("flag-box").returnValue === "send" && sendFlag());
   window.addEventListener("online", flush);
   window.addEventListener("pagehide", giveBack);
