@@ -81,7 +81,7 @@ def _row_name(place: NotePlace) -> bytes:
 def put(connection: Connection, keys: KeyRing, place: NotePlace, text: NoteText) -> int:
     """Adds a note. Returns its number."""
     sealed = keys.seal(place.campaign_id, _row_name(place), text.text[:NOTE_LENGTH_MAX].encode())
-    return insert_row(
+    note_id = insert_row(
         connection,
         note.insert().values(
             campaign_id=place.campaign_id,
@@ -94,6 +94,9 @@ def put(connection: Connection, keys: KeyRing, place: NotePlace, text: NoteText)
             created_at=place.now,
         ),
     )
+    # Where the age limit took the newest notes away, their numbers are given again.
+    connection.execute(note_withdrawn.delete().where(note_withdrawn.c.note_id == note_id))
+    return note_id
 
 
 def take_back(connection: Connection, annotation: Any) -> None:
