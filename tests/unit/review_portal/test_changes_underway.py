@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from leak_bench import content_of, plain_item, report
 from portal_bench import CAMPAIGN_ID, CLASSES, fresh_token, new_campaign, new_item
 from test_label_store import decide, examples, labels, lease, outcomes, undo
-from test_leaks import content_of, plain_item, report
 
 from model_bundle.label_schema import LabelSchema
 from review_portal.core.model import Answer, Role

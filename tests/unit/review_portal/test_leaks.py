@@ -8,17 +8,17 @@ import sqlite3
 import tomllib
 
 import pytest
+from leak_bench import content_of, plain_item, report
 from portal_bench import CAMPAIGN_ID, new_campaign, new_item
 from sqlalchemy import select
 from test_label_store import decide, labels, lease, undo
 
 from review_portal.core.leaks import clean, occurrences
-from review_portal.core.model import Answer, Decision, Kind, MaskView, Refusal, Role
+from review_portal.core.model import Answer, Decision, Kind, Refusal, Role
 from review_portal.label_store import LabelStore
 from review_portal.store import (
     annotations,
     audit,
-    flags,
     items,
     leak_terms,
     leaks,
@@ -27,36 +27,11 @@ from review_portal.store import (
 )
 from review_portal.store.bulk_import import ImportedItem
 from review_portal.store.campaigns import find_campaign, settings_of
-from review_portal.store.tables import item, item_content, leak_term, slot
+from review_portal.store.tables import item, leak_term, slot
 from review_portal.store.tables import label as label_rows
 
 OTHER_ID = hashlib.sha256(b"another campaign").digest()[:16]
 LEAK = "please call Zora Quill about my card number {} and the letter that I sent last week, thanks"
-
-
-def plain_item(number: int, text: str, **changes):
-    mask = MaskView("perimeter-masking-1", "strict", True, changes.pop("spans", ()))
-    return new_item(number, content=text.encode(), mask=mask, **changes)
-
-
-def report(bench, expert_id: int, item_id: bytes, words: str, note: str = ""):
-    flag = flags.NewFlag(item_id, expert_id, "personal_information", note)
-    return bench.store.database.write(
-        lambda c: leaks.report(c, bench.store.keys, flag, words, leaks.Moment(bench.clock()))
-    )
-
-
-def content_of(bench, item_id: bytes) -> str:
-    def work(c):
-        query = select(item, item_content.c.sealed).join(
-            item_content, item_content.c.item_number == item.c.item_number
-        )
-        return c.execute(query.where(item.c.item_id == item_id)).one()
-
-    row = bench.store.database.read(work)
-    opened = bench.store.keys.unseal(row.campaign_id, items.content_row(item_id), row.sealed)
-    assert hashlib.sha256(opened).digest() == row.content_sha256
-    return opened.decode()
 
 
 def facts_of(bench, item_id: bytes):
