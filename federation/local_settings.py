@@ -66,8 +66,8 @@ class LocalSettings:
     unlabelled_max: int = 800
     pseudo_labels: str = "soft"
     pseudo_precision: float = 0.95
-    pool_prior: float = 1.0
-    trust_power: float = 3.0
+    pool_prior: float = 0.0
+    trust_power: float = 1.0
     agreement_power: float = 2.0
     spread: str = "none"
     input_noise: float = 0.0

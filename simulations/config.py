@@ -159,8 +159,8 @@ class TrainingConfig:
     unlabelled_max: int = 800
     pseudo_labels: str = "soft"
     pseudo_precision: float = 0.95
-    pool_prior: float = 1.0
-    trust_power: float = 3.0
+    pool_prior: float = 0.0
+    trust_power: float = 1.0
     agreement_power: float = 2.0
     teacher_momentum: float = 0.8
     spread: str = "none"

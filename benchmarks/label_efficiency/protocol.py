@@ -33,11 +33,8 @@ WHOLE_SYSTEM = "perimeter-system"
 """The default policy with the trainer's learning from unlabelled samples."""
 UNLABELLED: Mapping[str, Any] = {
     "unlabelled_weight": 1.0,
-    "unlabelled_max": 800,
-    "input_noise": 0.6,
+    "input_noise": 0.3,
     "weight_power": 0.5,
-    "trust_power": 3.0,
-    "compare_plain": True,
 }
 """Trainer settings of the whole system."""
 

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.federation
 WHOLE = {
     "unlabelled_weight": 1.0,
     "spread": "graph",
+    "pool_prior": 1.0,
+    "trust_power": 3.0,
     "input_noise": 0.6,
     "weight_power": 0.5,
     "rounds": 30,
