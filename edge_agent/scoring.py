@@ -37,7 +37,8 @@ class ModelOutputs:
         logits: float32[n, classes] of the shared model.
         embedding: float32[n, d], L2-normalised.
         committee_logits: float32[n, members, classes], or None when the model has no committee.
-        site_logits: float32[n, classes] of the site's own head, or None.
+        site_logits: float32[n, classes] of a model that only the site's labels taught, or None. No
+            bundle carries one: it would publish what the site's labels say. Simulations do.
     """
 
     logits: Floats

@@ -74,6 +74,12 @@ def curves(lines: Sequence[Line], *, x_name: str, y_name: str, diagonal: bool = 
         points = " ".join(f"{axes.across(x):.1f},{axes.up(y):.1f}" for x, y in edge)
         parts.append(f'<polygon points="{points}" fill="{colour}" opacity="0.13"/>')
         parts.append(_path(axes, line.x, line.y, colour))
+        if diagonal:
+            # A model that is sure of everything has one point, and one point has no line.
+            parts += [
+                f'<circle cx="{axes.across(x):.1f}" cy="{axes.up(y):.1f}" r="4" fill="{colour}"/>'
+                for x, y in zip(line.x, line.y, strict=True)
+            ]
         parts.append(_legend(i, line.name, colour))
     return _svg(parts, f"{y_name} by {x_name}")
 

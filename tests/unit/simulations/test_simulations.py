@@ -247,7 +247,7 @@ def test_a_run_writes_results_and_a_page_and_resumes_without_repeating(tmp_path,
     assert "in money" in page
     assert "http" not in page.replace("http-equiv", "")
     assert command.main(["run", str(path), "--out", str(out)]) == 0
-    assert "1/" not in capsys.readouterr().out
+    assert "seed 0" not in capsys.readouterr().out
     assert json.loads((out / "results.json").read_text()) == results
     assert command.main(["plan", str(path), "--out", str(out)]) == 0
     assert "When to stop" in capsys.readouterr().out
