@@ -43,7 +43,7 @@ def make_report(
         "<h2>Plan</h2>",
         f"<pre>{escape(plan_text(make_plan(config, runs, None)))}</pre>",
         "<h2>Summary</h2>",
-        _summary_table(config, summary),
+        _summary_table(runs, summary),
         "<h2>Labels and money at equal quality</h2>",
         "<p>What each strategy pays to reach the accuracy that random choice ends with.</p>",
         _savings(config, runs, summary),
@@ -131,8 +131,8 @@ def _liar_table(config: SimulationConfig, runs: Sequence[Finished], names: Seque
     )
 
 
-def _summary_table(config: SimulationConfig, summary: dict[str, dict[str, Any]]) -> str:
-    whole = config.budget.initial + config.budget.per_cycle * config.budget.cycles
+def _summary_table(runs: Sequence[Finished], summary: dict[str, dict[str, Any]]) -> str:
+    whole = _whole(runs)
     rows = []
     for name, found in sorted(summary.items(), key=lambda item: -item[1]["aulc_macro_f1"]):
         labels = found["labels_to_random_final"]
@@ -154,7 +154,7 @@ def _savings(
 ) -> str:
     """Labels to random's final accuracy, and what experts cost until there."""
     price = config.expert.seconds / 3600 * config.expert.hourly_price
-    whole = max(float(run.curve[-1]["labels"]) for run in runs)
+    whole = _whole(runs)
     values, texts = [], []
     for found in summary.values():
         labels = found["labels_to_random_final"]
@@ -165,6 +165,11 @@ def _savings(
         saved = 1 - labels / whole
         texts.append(f"{labels:.0f} labels, {labels * price:.0f} in money ({saved:.0%} saved)")
     return lengths(list(summary), values, texts)
+
+
+def _whole(runs: Sequence[Finished]) -> float:
+    """Most labels that a run bought; cost units would be another number where costs differ."""
+    return max(float(run.curve[-1]["labels"]) for run in runs)
 
 
 def _line(runs: Sequence[Finished], name: str, figure: str) -> Line:
