@@ -144,8 +144,8 @@ def league_b() -> list[str]:
 
 
 def ablations() -> list[str]:
-    """The default policy with one part switched off."""
-    return [name for name in strategy_names() if name.startswith(f"{OURS}-no-")]
+    """The default policy with one part switched off or put in its place."""
+    return [name for name in strategy_names() if name.startswith(f"{OURS}-")]
 
 
 def entrants() -> list[Entrant]:
