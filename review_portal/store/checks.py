@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, exists, func, select
+from sqlalchemy import Connection, select
 
 from review_portal.core.checks import (
     GOLD_EXPOSURE_MAX,
@@ -23,14 +23,15 @@ from review_portal.core.model import Purpose, SlotState
 from review_portal.store.campaigns import CampaignSettings
 from review_portal.store.database import insert_row
 from review_portal.store.items import pack_probabilities, unpack_probabilities
-from review_portal.store.tables import annotation, item, item_content, label, slot
+from review_portal.store.tables import item, label, slot
 
 if TYPE_CHECKING:
     from review_portal.store.queue import LeaseRequest, QueuedItem
 
 FIRST_PRIORITY = -1
 
-# Written out for the same reasons as in `store.queue`.
+# Written out for the same reasons as in `store.queue`. Indices are named where SQLite, which knows
+# nothing of how rare gold is, chose to walk over all items of a large campaign instead.
 _RECORD = (
     "SELECT purpose, count(*) FROM slot WHERE campaign_id = ? AND expert_id = ? "
     "AND state IN (1, 2) GROUP BY purpose"
@@ -42,10 +43,29 @@ _USUAL = (
 _GOLD = (
     "SELECT item_number, campaign_id, candidate_id, (SELECT count(*) FROM slot "
     "WHERE slot.subject_id = item.candidate_id AND slot.expert_id = ?) AS seen "
-    "FROM item WHERE campaign_id = ? AND is_gold = 1 AND NOT EXISTS (SELECT 1 FROM slot "
+    "FROM item INDEXED BY item_gold WHERE campaign_id = ? AND is_gold = 1 "
+    "AND NOT EXISTS (SELECT 1 FROM slot "
     "WHERE slot.subject_id = item.candidate_id AND slot.expert_id = ? "
     "AND (slot.purpose <> 'gold' OR slot.state = 1)) "
     "AND seen < ? ORDER BY seen, random() LIMIT ?"
+)
+
+_REPEATABLE = (
+    "SELECT min(annotation_id) AS oldest, (SELECT annotation_id FROM annotation "
+    "WHERE expert_id = ?1 ORDER BY annotation_id DESC LIMIT 1 OFFSET ?2) AS newest "
+    "FROM annotation WHERE expert_id = ?1"
+)
+_EARLIER = (
+    "SELECT item.item_number, item.campaign_id, item.candidate_id "
+    "FROM annotation INDEXED BY annotation_by_expert "
+    "CROSS JOIN item ON item.item_number = annotation.item_number "
+    "CROSS JOIN item_content ON item_content.item_number = item.item_number "
+    "WHERE annotation.expert_id = ?1 AND annotation.campaign_id = ?2 "
+    "AND annotation.annotation_id <= ?3 AND annotation.created_at <= ?4 "
+    "AND annotation.purpose = 'work' AND annotation.class_index IS NOT NULL "
+    "AND NOT EXISTS (SELECT 1 FROM slot AS again WHERE again.item_number = annotation.item_number "
+    "AND again.expert_id = ?1 AND again.purpose = 'repeat') "
+    "ORDER BY annotation.annotation_id DESC LIMIT 1"
 )
 
 
@@ -133,36 +153,24 @@ def _gold(connection: Connection, request: LeaseRequest, count: int) -> list[_Ch
 def _repeats(connection: Connection, request: LeaseRequest, count: int) -> list[_Check]:
     if count <= 0:
         return []
-    distance = connection.execute(
-        select(annotation.c.annotation_id)
-        .where(annotation.c.expert_id == request.expert_id)
-        .order_by(annotation.c.annotation_id.desc())
-        .offset(REPEAT_DISTANCE)
-        .limit(1)
-    ).scalar()
-    again = slot.alias("again")
-    repeated = exists().where(
-        again.c.item_number == annotation.c.item_number,
-        again.c.expert_id == request.expert_id,
-        again.c.purpose == Purpose.REPEAT.value,
-    )
-    rows = connection.execute(
-        select(item.c.item_number, item.c.campaign_id, item.c.candidate_id)
-        .join(annotation, annotation.c.item_number == item.c.item_number)
-        .join(item_content, item_content.c.item_number == item.c.item_number)
-        .where(
-            annotation.c.expert_id == request.expert_id,
-            annotation.c.campaign_id == request.campaign_id,
-            annotation.c.purpose == Purpose.WORK.value,
-            annotation.c.class_index.is_not(None),
-            annotation.c.annotation_id <= (distance or 0),
-            annotation.c.created_at <= request.now - REPEAT_AFTER_SECONDS,
-            ~repeated,
-        )
-        .order_by(func.random())
-        .limit(count)
-    ).all()
-    return [_Check(r.item_number, r.campaign_id, r.candidate_id, Purpose.REPEAT) for r in rows]
+    me = (request.expert_id, request.campaign_id)
+    ends = connection.exec_driver_sql(_REPEATABLE, (request.expert_id, REPEAT_DISTANCE)).one()
+    found: dict[int, _Check] = {}
+    for _ in range(count):
+        if ends.newest is None:
+            break
+        # Somewhere among the expert's own answers, then back to the next one that may come again:
+        # drawing among all of them would read all of them.
+        start = random.SystemRandom().randint(ends.oldest, ends.newest)
+        for upper in (start, ends.newest):
+            before = request.now - REPEAT_AFTER_SECONDS
+            row = connection.exec_driver_sql(_EARLIER, (*me, upper, before)).first()
+            if row is not None and row.item_number not in found:
+                found[row.item_number] = _Check(
+                    row.item_number, row.campaign_id, row.candidate_id, Purpose.REPEAT
+                )
+                break
+    return list(found.values())
 
 
 def disguised(

@@ -29,7 +29,7 @@ from review_portal.core.schema_mapping import Mapping, moved_key
 from review_portal.store import quality_tally as sums
 from review_portal.store.campaigns import mapping_to_current, schema_versions
 from review_portal.store.quality_tally import Tally
-from review_portal.store.tables import item, label, person
+from review_portal.store.tables import person
 
 
 @dataclass(frozen=True)
@@ -205,17 +205,17 @@ class _Reading:
         return dict(sorted(found.items()))
 
 
+# The index is named: SQLite would walk over all items of a large campaign.
+_GOLD = (
+    "SELECT label.item_number, label.schema_version, label.answer_key "
+    "FROM item INDEXED BY item_gold JOIN label ON label.item_number = item.item_number "
+    "WHERE item.campaign_id = ? AND item.is_gold = 1 AND label.superseded_by IS NULL "
+    "AND label.class_index IS NOT NULL"
+)
+
+
 def _gold(connection: Connection, campaign: Campaign, tally: Tally) -> list[tuple[sums.Key, int]]:
-    known = connection.execute(
-        select(label.c.item_number, label.c.schema_version, label.c.answer_key)
-        .join(item, item.c.item_number == label.c.item_number)
-        .where(
-            item.c.campaign_id == campaign.campaign_id,
-            item.c.is_gold == True,  # noqa: E712  as the partial index says it
-            label.c.superseded_by.is_(None),
-            label.c.class_index.is_not(None),
-        )
-    )
+    known = connection.exec_driver_sql(_GOLD, (campaign.campaign_id,))
     expected = {row.item_number: (row.schema_version, row.answer_key) for row in known}
     return [
         ((expert, *expected[number], version, key), count)
