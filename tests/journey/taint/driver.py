@@ -44,6 +44,21 @@ class Run:
             assert time.monotonic() < end, f"{what} took too long\n{self.federation.log_ends()}"
             time.sleep(0.5)
 
+    def unmask(self, why: str) -> list[str]:
+        """An expert asks what a placeholder hides, the site lead allows it; returns the words."""
+        self.until(lambda: any(expert.masked for expert in self._experts), "a masked item")
+        site_of = dict(zip(self._experts, (s for s in SITES for _ in range(2)), strict=True))
+        expert = next(expert for expert in self._experts if expert.masked)
+        site = self.federation.sites[site_of[expert]]
+        lead = Expert(site.web, site.planted.user_names[4], PASSWORD)
+        lead.allow(CAMPAIGN)
+        number = expert.ask(*expert.masked[0], why)
+        lead.allow(CAMPAIGN)
+        words = expert.look(number)
+        lead.close()
+        self.events.append("unmasked a placeholder")
+        return words
+
     def misbehave(self) -> None:
         for expert in self._experts:
             codes = expert.misbehave()

@@ -219,13 +219,14 @@ class FederationUnderTest:
     def _make_site(self, site: SiteUnderTest) -> None:
         root = site.root
         (root / "agent.toml").write_text(
-            f'state = "agent"\nportal = "127.0.0.1:{site.intake_port}"\n'
+            f'state = "agent"\nportal = "127.0.0.1:{site.intake_port}"\nunmask = "approved"\n'
             f'[[sources]]\nname = "rows"\ncampaign = "{CAMPAIGN}"\nkind = "text"\ntype = "file"\n'
             'path = "samples/rows.jsonl"\n'
             f'[[sources]]\nname = "files"\ncampaign = "{CAMPAIGN}"\nkind = "text"\n'
             'type = "folder"\n'
             'path = "samples/texts"\npattern = "*.txt"\n'
             "[timing]\ntick_seconds = 0.3\nsettle_seconds = 0.2\nmodel_poll_seconds = 1.0\n"
+            "unmask_poll_seconds = 0.3\n"
             "grant_wait_seconds = 3\nretry_first_seconds = 0.2\nretry_longest_seconds = 2.0\n"
         )
         (root / "portal.toml").write_text(
@@ -252,6 +253,9 @@ class FederationUnderTest:
         for name in site.planted.user_names[:4]:
             self._run("review_portal", "user", *portal_config, "add", name, "--name", name,
                       PERIMETER_PORTAL_PASSWORD=PASSWORD)  # fmt: skip
+        lead = site.planted.user_names[4]
+        self._run("review_portal", "user", *portal_config, "add", lead, "--name", lead,
+                  "--role", "site_lead", PERIMETER_PORTAL_PASSWORD=PASSWORD)  # fmt: skip
         self._run("review_portal", "import", *portal_config, "--campaign", CAMPAIGN,
                   "--split", "test", str(root / "samples" / "test.jsonl"))  # fmt: skip
         (root / "trainer.toml").write_text('label_store = "portal"\nsocket = "trainer.sock"\n')

@@ -70,6 +70,7 @@ class Finished:
     labeled_count: int
     events: list[str] = field(default_factory=list)
     status: bytes = b""
+    unmasked: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -128,6 +129,7 @@ def real_run() -> Iterator[Finished]:
         run = Run(federation)
         assert stranger_is_refused(federation, BY_NAME["token-44"].value)
         run.until(lambda: run.labeled_count >= 6, "labeling")
+        unmasked = run.unmask(f"it is about {BY_NAME['note-02'].value}")
         run.misbehave()
         agent = federation.sites["clinic-a"].relays["agent"]
         agent.cut()
@@ -143,7 +145,9 @@ def real_run() -> Iterator[Finished]:
         run.until(lambda: federation.versions() >= 3, "the second training")
         pages = {name: page(federation, name) for name in ("metrics", "status")}
         outside = search_outside(federation, pages | process_pages(federation))
-        yield Finished(federation, outside, run.labeled_count, run.events, pages["status"])
+        yield Finished(
+            federation, outside, run.labeled_count, run.events, pages["status"], unmasked
+        )
 
 
 def test_the_federation_worked_and_every_wire_was_heard(real_run: Finished) -> None:
@@ -159,6 +163,14 @@ def test_the_federation_worked_and_every_wire_was_heard(real_run: Finished) -> N
         f"{report.byte_count / 1e6:.0f} MB in {report.place_count} places, "
         f"{len(report.hits)} hits; {real_run.labeled_count} labels; {real_run.events}"
     )
+
+
+def test_the_words_that_an_expert_was_shown_are_those_of_a_sample(real_run: Finished) -> None:
+    """Otherwise the silence of disks and wires would say nothing of unmasking."""
+    contents = [text for s in real_run.federation.sites.values() for text in s.planted.contents]
+    assert real_run.unmasked
+    for words in real_run.unmasked:
+        assert any(words in text for text in contents)
 
 
 def test_the_secrets_are_where_they_were_planted(real_run: Finished) -> None:
@@ -253,6 +265,8 @@ def test_ledger_and_audit_logs_are_whole_after_every_kill(real_run: Finished) ->
     for site in SITES:
         config = str(root / "sites" / site / "portal.toml")
         commands.append(("review_portal", "audit", "verify", "--config", config))
+        config = str(root / "sites" / site / "agent.toml")
+        commands.append(("edge_agent", "audit", "verify", "--config", config))
     for package, *arguments in commands:
         command = [sys.executable, "-m", package, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
