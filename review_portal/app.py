@@ -47,7 +47,9 @@ def refused(request: Request, error: Exception) -> Response:
 
 
 def absent(request: Request, error: Exception) -> Response:
-    """Answers a path that leads nowhere, in words to people."""
+    """Answers a path that leads nowhere, in words to people; a refusal keeps its own reason."""
+    if isinstance(error, Refused):  # a handler of a status comes before that of a class
+        return refused(request, error)
     assert isinstance(error, HTTPException)
     nowhere = Refusal("PAGE_UNKNOWN", "there is no such page")
     return refused(request, Refused(error.status_code, nowhere))

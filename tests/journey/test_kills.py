@@ -50,7 +50,10 @@ class Killer:
 
 def interrupted(work: Path, ready: Callable[[], bool]) -> int:
     command = (sys.executable, "-m", "simulations.demo", "--work", str(work), "--report", str(work))
+    # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     demo = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    signal.signal(signal.SIGINT, before)
     end = time.monotonic() + 600
     try:
         while not ready():
