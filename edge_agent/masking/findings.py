@@ -209,8 +209,8 @@ def occurrences(text: str, values: Iterable[str]) -> Iterator[tuple[int, int, st
     # Searching beats compiling a pattern for each text by far.
     small = small_letters(text)
     for value in values:
-        is_code = len(value) > 4 and any(c.isdigit() for c in value)
         start = small.find(value)
+        is_code = start >= 0 and len(value) > 4 and any(c.isdigit() for c in value)
         while start >= 0:
             end = start + len(value)
             if is_code or (_is_edge(small, start) and _is_edge(small, end)):
@@ -259,4 +259,4 @@ def is_telling(value: str) -> bool:
     >>> is_telling("Bo"), is_telling("Ada"), is_telling("42"), is_telling("4711")
     (False, True, False, True)
     """
-    return len(value) >= (4 if any(c.isdigit() for c in value) else 3)
+    return len(value) >= 4 or (len(value) == 3 and not any(c.isdigit() for c in value))
