@@ -237,9 +237,3 @@ def kept(connection: Connection, campaign_id: bytes) -> Tally:
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(entry) for entry in value) if isinstance(value, list) else value
-
-
-def drop(connection: Connection, campaign_id: bytes) -> None:
-    """Forgets stored sums: for whatever takes annotations or labels away."""
-    wanted = quality_tally.c.campaign_id == campaign_id
-    connection.execute(quality_tally.delete().where(wanted))
