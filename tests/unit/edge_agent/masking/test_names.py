@@ -1,7 +1,8 @@
-"""Names in company: addresses and firms of two names, and texts written in haste."""
+"""Names in company: addresses and firms of two names, texts in haste; names of months."""
 
 import pytest
 
+from edge_agent.masking.gazetteer import RuleDetector
 from edge_agent.masking.pack import Threshold, load_pack
 from edge_agent.masking.policy import MaskingPolicy
 from edge_agent.masking.seam import Masked
@@ -56,3 +57,60 @@ def test_no_shipped_threshold_is_higher_in_haste_or_for_unusual_words():
             assert threshold.hasty_other <= threshold.hasty_ordinary
             assert threshold.hasty_ordinary <= threshold.ordinary
             assert threshold.hasty_other <= threshold.other
+
+
+MONTHS = [
+    "january",
+    "jan",
+    "february",
+    "feb",
+    "march",
+    "mar",
+    "april",
+    "apr",
+    "may",
+    "june",
+    "july",
+    "august",
+    "aug",
+    "september",
+    "sept",
+    "sep",
+    "october",
+    "oct",
+    "november",
+    "nov",
+    "december",
+    "dec",
+    "januar",
+    "februar",
+    "märz",
+    "mai",
+    "juni",
+    "juli",
+    "oktober",
+    "dezember",
+    "enero",
+    "febrero",
+    "marzo",
+    "abril",
+    "mayo",
+    "junio",
+    "julio",
+    "agosto",
+    "septiembre",
+    "octubre",
+    "noviembre",
+    "diciembre",
+]
+
+
+@pytest.mark.parametrize("month", MONTHS)
+def test_a_day_of_any_month_is_a_date_by_rule(month):
+    """The tagger finds most of them as well, and would hide it if the rule lost one."""
+    rules = RuleDetector(Featurizer(load_pack(MaskingPolicy().pack_folder).flags))
+    for date in (f"12 {month}", f"{month.title()} 3", f"{month.upper()} 2024"):
+        text = f"we came on {date}"
+        found = rules.find(text, tokenize(text))
+        spans = [text[f.start : f.end] for f in found if f.entity_type == "DATE_TIME"]
+        assert date in spans
