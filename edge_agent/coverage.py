@@ -75,7 +75,7 @@ def coverage_bands(gains: Floats) -> Bytes:
     """
     steps = np.floor(BANDS_PER_DOUBLING * np.log2(np.maximum(gains, LEAST_GAIN)) + _TINY)
     bands = np.where(gains > 0, 1 + steps, 0)
-    return np.minimum(bands, LARGEST_BAND).astype(np.uint8)
+    return np.asarray(np.minimum(bands, LARGEST_BAND), dtype=np.uint8)
 
 
 def _likeness(embedding: Floats) -> tuple[Floats, float]:

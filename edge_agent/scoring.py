@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.coverage import coverage, coverage_bands
 from edge_agent.geometry import assign_cells, density, nearest_prototype
 
 Floats = NDArray[np.float32]
@@ -137,6 +138,43 @@ def score(
         cell_ids=cells,
         density_cost=quantise(density(similarity), levels=DENSITY_LEVELS),
     )
+
+
+def is_untrained(prototypes: Floats) -> bool:
+    """True when no label taught the model: a version has a prototype for each class it has seen.
+
+    >>> is_untrained(np.zeros((2, 3), np.float32)), is_untrained(np.eye(2, dtype=np.float32))
+    (True, False)
+    """
+    return not prototypes.any()
+
+
+def with_coverage(columns: CandidateColumns, embedding: Floats) -> CandidateColumns:
+    """The columns with what each sample stands for among the given ones as its density band.
+
+    For columns of a model that `is_untrained`, and of it alone: its code book was drawn at random,
+    so nearness to a cell's centre says nothing. All rows of a pool, or of the part of it that is
+    sealed together, belong into one call, since a sample's gain depends on the others.
+
+    Args:
+        columns: of :func:`score`, with or without bands.
+        embedding: float32[n, d] of the same samples in the same order, of the same model.
+
+    Raises:
+        ScoringError: the lengths differ.
+
+    >>> alike = np.float32([[1, 0]] * 30 + [[0, 1]] * 2)
+    >>> outputs = ModelOutputs(np.zeros((32, 2), np.float32), alike)
+    >>> none = np.zeros((2, 2), np.float32)
+    >>> columns = score(outputs, temperature=1.0, prototypes=none, code_book=none)
+    >>> bands = with_coverage(columns, alike).density_cost
+    >>> bands[bands > 0].tolist()
+    [8, 2]
+    """
+    if len(embedding) != len(columns):
+        raise ScoringError(f"embedding has {len(embedding)} rows, the columns have {len(columns)}")
+    bands = (columns.density_cost & 0xF0) | coverage_bands(coverage(embedding))
+    return replace(columns, density_cost=bands.astype(np.uint8))
 
 
 def softmax(logits: Floats, *, temperature: float = 1.0) -> Floats:

@@ -1,6 +1,7 @@
 """Acquisition scores mean what their names say, and only sound outputs are scored."""
 
 import doctest
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edge_agent import geometry, scoring
+from edge_agent import coverage, geometry, scoring
 from edge_agent.scoring import ModelOutputs, ScoringError, score
 
 CLASSES = 4
@@ -34,7 +35,7 @@ logits = arrays(
 
 
 def test_the_examples_in_the_docstrings_hold():
-    results = [doctest.testmod(module) for module in (scoring, geometry)]
+    results = [doctest.testmod(module) for module in (scoring, geometry, coverage)]
     assert sum(result.failed for result in results) == 0
     assert sum(result.attempted for result in results) > 12
 
@@ -191,6 +192,53 @@ def test_a_value_that_is_not_finite_is_refused():
     broken.logits[2, 1] = np.nan
     with pytest.raises(ScoringError, match="logits"):
         score(broken, temperature=1, prototypes=PROTOTYPES, code_book=CODE_BOOK)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6))
+def test_of_samples_in_heaps_one_of_each_heap_stands_for_all_of_it(sizes):
+    directions = np.eye(len(sizes), dtype=np.float32)
+    embedding = np.repeat(directions, sizes, axis=0)
+    heaps = np.repeat(np.arange(len(sizes)), sizes)
+    columns = score(
+        ModelOutputs(np.zeros((len(embedding), 2), np.float32), embedding),
+        temperature=1.0,
+        prototypes=np.zeros((2, len(sizes)), np.float32),
+        code_book=np.zeros((0, len(sizes)), np.float32),
+    )
+    bands = scoring.with_coverage(columns, embedding).density_cost & 15
+    if min(sizes) > 10:
+        assert np.unique(heaps[bands > 0]).tolist() == list(range(len(sizes)))
+        assert (np.bincount(heaps[bands > 0]) == 1).all()
+        best = [bands[heaps == heap].max() for heap in np.argsort(sizes)]
+        assert best == sorted(best)
+    assert bands.max() == bands[heaps == np.argmax(sizes)].max() > 0
+
+
+def test_what_a_sample_stands_for_replaces_nothing_but_its_density_band():
+    found = outputs(40)
+    plain = score(
+        found, temperature=1.0, prototypes=PROTOTYPES * 0, code_book=CODE_BOOK
+    ).with_bands(risk_bands=np.full(40, 3, np.uint8), cost_bands=np.full(40, 7, np.uint8))
+    covered = scoring.with_coverage(plain, found.embedding)
+    assert (covered.density_cost >> 4 == 7).all()
+    assert (covered.density_cost != plain.density_cost).any()
+    same = replace(covered, density_cost=plain.density_cost)
+    for item in fields(same):
+        assert np.array_equal(getattr(same, item.name), getattr(plain, item.name))
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_an_empty_pool_covers_nothing_and_a_lone_sample_itself(rows):
+    found = outputs(rows)
+    columns = score(found, temperature=1.0, prototypes=PROTOTYPES * 0, code_book=CODE_BOOK)
+    assert scoring.with_coverage(columns, found.embedding).density_cost.tolist() == [1] * rows
+
+
+def test_columns_and_embeddings_of_different_samples_are_refused():
+    found = outputs(3)
+    columns = score(found, temperature=1.0, prototypes=PROTOTYPES, code_book=CODE_BOOK)
+    with pytest.raises(ScoringError, match="embedding has 2 rows, the columns have 3"):
+        scoring.with_coverage(columns, found.embedding[:2])
 
 
 def test_taking_rows_keeps_them_whole():
