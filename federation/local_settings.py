@@ -45,10 +45,13 @@ class LocalSettings:
             right, to this power, 0 to 10; 0 trusts them without proof.
         agreement_power: A guess counts by the share of its nearest neighbours, labelled or guessed,
             that say the same, to this power, 0 to 10; 0 asks no neighbour.
+        cohesion_floor: Where near neighbours agree beyond chance by no more than this share of what
+            is possible, guesses count for nothing; from 0.2 above it in full. -1 to 0.8; at -1
+            they always count in full.
         spread: Guesses take turns with their neighbours' (graph) or with the labels in their cell
             of the code book (cells); none for neither.
         input_noise: Strength of the changes to inputs while training, 0 to 10 in units of their
-            spread (text: share of n-grams lost); 0 for none.
+            spread (text: share of n-grams lost); 0 for none. Beside guesses it counts as they do.
     """
 
     local_epochs: int = 4
@@ -68,8 +71,9 @@ class LocalSettings:
     pseudo_precision: float = 0.95
     pool_prior: float = 0.0
     trust_power: float = 1.0
-    agreement_power: float = 2.0
-    spread: str = "none"
+    agreement_power: float = 0.0
+    cohesion_floor: float = 0.4
+    spread: str = "graph"
     input_noise: float = 0.0
 
     def __post_init__(self) -> None:
@@ -92,6 +96,7 @@ class LocalSettings:
             "pool_prior": 0 <= self.pool_prior <= 1,
             "trust_power": 0 <= self.trust_power <= 10,
             "agreement_power": 0 <= self.agreement_power <= 10,
+            "cohesion_floor": -1 <= self.cohesion_floor <= 0.8,
             "spread": self.spread in SPREADS,
             "input_noise": 0 <= self.input_noise <= 10,
         }

@@ -27,6 +27,8 @@ SPREAD_STEPS = 20
 SPREAD_SHARE = 0.5
 """Share of a sample's belief that comes from its neighbours in each step of spreading."""
 SHARPNESS = 2.0
+COHESION_RAMP = 0.2
+"""From the floor of cohesion to where guesses count in full."""
 CELL_LABELS_MIN = 3
 CALIBRATION_MIN = 5
 _TINY = 1e-12
@@ -209,6 +211,39 @@ def agreement(
     votes /= np.maximum(votes.sum(axis=1, keepdims=True), _TINY)
     said = np.take_along_axis(votes, guesses.argmax(axis=1)[:, None], axis=1)
     return np.asarray(said[:, 0], dtype=np.float32)
+
+
+def cohesion(near: Nearest, beliefs: NDArray[np.floating], guesses: NDArray[np.floating]) -> float:
+    """How far near neighbours say the same, beyond what the classes' shares bring by chance.
+
+    1 where samples lie in clusters of one guess each, about 0 where neighbours say as little of
+    each other as any two samples. Learning from guesses helps in the first case, as it assumes that
+    boundaries run where samples are few (Chapelle, Zien, "Semi-supervised classification by low
+    density separation", 2005), and harms in the second. No label is needed to see it. Chance is
+    corrected as in Cohen, "A coefficient of agreement for nominal scales", 1960.
+
+    Args:
+        near: Neighbours of the n samples among m rows.
+        beliefs: float[m, C], class probabilities of those rows.
+        guesses: float[n, C].
+
+    >>> near = Nearest(np.int64([[1], [0], [3], [2]]), np.ones((4, 1), np.float32))
+    >>> clustered = np.eye(2)[[0, 0, 1, 1]]
+    >>> cohesion(near, clustered, clustered), cohesion(near, *[np.eye(2)[[0, 1, 0, 1]]] * 2)
+    (1.0, -1.0)
+    """
+    said = float(agreement(near, beliefs, guesses).mean())
+    chance = float(guesses.mean(axis=0)[guesses.argmax(axis=1)].mean())
+    return (said - chance) / (1.0 - chance) if chance < 1.0 - _TINY else 0.0
+
+
+def cohesion_share(value: float, floor: float) -> float:
+    """How much guesses count at a cohesion, 0 to 1.
+
+    >>> [round(cohesion_share(value, 0.4), 2) for value in (0.3, 0.5, 0.9)]
+    [0.0, 0.5, 1.0]
+    """
+    return min(1.0, max(0.0, (value - floor) / COHESION_RAMP))
 
 
 def _votes(near: Nearest, beliefs: NDArray[np.floating]) -> NDArray[np.float64]:

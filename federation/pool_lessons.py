@@ -80,6 +80,7 @@ class PoolLessons:
     Attributes:
         labelled: Inputs of the training examples, on the device.
         spread: Root mean square of all inputs.
+        share: How much guesses count in this round, by the pool's cohesion, 0 to 1.
     """
 
     def __init__(self, spec: NetworkSpec, data: SiteData, device: torch.device) -> None:
@@ -91,6 +92,7 @@ class PoolLessons:
         self._chosen: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._links: Floats | None = None
         self._near: pool.Nearest | None = None
+        self.share = 0.0
         self.spread = views.spread_of(spec.family, [self.labelled, self._free])
 
     def taught(
@@ -101,21 +103,26 @@ class PoolLessons:
         seed: int,
     ) -> Taught | None:
         """Guesses the pool's classes with the incoming parameters; None where they do not count."""
+        self.share = 0.0
         if not local.unlabelled_weight or not len(self._free):
             return None
         x = self._free[torch.from_numpy(self._choose(local.unlabelled_max)).to(self._device)]
         logits, embedding = self._predict(parameters, x)
         counts = self._label_counts()
         guesses = pool.adapted(_softmax(logits), counts, strength=local.pool_prior)
+        near = self._neighbours(parameters, embedding)
+        self.share = self._share(near, guesses, local.cohesion_floor)
+        if not self.share:
+            return None
         trust = self._trust(parameters, guesses, embedding) ** local.trust_power
         if local.spread == "graph":
             guesses = self._spread(parameters, guesses, embedding)
         if local.spread == "cells" and code_book is not None:
             guesses = self._agreed(parameters, guesses, embedding, code_book)
         lessons = self._lessons(parameters, guesses, local)
-        lessons.weights[:] *= np.float32(trust)
+        lessons.weights[:] *= np.float32(trust * self.share)
         if local.agreement_power:
-            agreed = self._agreement(parameters, guesses, embedding)
+            agreed = pool.agreement(near, self._beliefs(guesses), guesses)
             lessons.weights[:] *= agreed ** np.float32(local.agreement_power)
         return Taught(x, lessons, local, seed)
 
@@ -202,17 +209,23 @@ class PoolLessons:
         known, rows = self._places(parameters, embedding)
         return pool.trust(known, self._data.train.classes, rows, guesses)
 
-    def _agreement(
-        self, parameters: torch_engine.Parameters, guesses: NDArray[np.float64], embedding: Floats
-    ) -> Floats:
-        near = self._near
-        if near is None:
-            raw = self._spec.family in RAW_FAMILIES
-            known, rows = self._places(parameters, embedding)
-            near = pool.nearest(rows, np.concatenate([known, rows]), skip=len(known))
-            self._near = near if raw else None
+    def _neighbours(self, parameters: torch_engine.Parameters, embedding: Floats) -> pool.Nearest:
+        if self._near is not None:
+            return self._near
+        known, rows = self._places(parameters, embedding)
+        near = pool.nearest(rows, np.concatenate([known, rows]), skip=len(known))
+        self._near = near if self._spec.family in RAW_FAMILIES else None
+        return near
+
+    def _share(self, near: pool.Nearest, guesses: NDArray[np.float64], floor: float) -> float:
+        if floor <= -1:
+            return 1.0
+        return pool.cohesion_share(pool.cohesion(near, self._beliefs(guesses), guesses), floor)
+
+    def _beliefs(self, guesses: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64[m + n, C]: labels as certainties, and guesses."""
         sure = np.eye(self._spec.class_count)[self._data.train.classes]
-        return pool.agreement(near, np.concatenate([sure, guesses]), guesses)
+        return np.concatenate([sure, guesses])
 
     def _places(
         self, parameters: torch_engine.Parameters, embedding: Floats
@@ -235,8 +248,7 @@ class PoolLessons:
         if links is None:
             links = pool.graph(np.concatenate(self._places(parameters, embedding)))
             self._links = links if self._spec.family in RAW_FAMILIES else None
-        sure = np.eye(self._spec.class_count)[self._data.train.classes]
-        return pool.spread(links, np.concatenate([sure, guesses]))[rows:]
+        return pool.spread(links, self._beliefs(guesses))[rows:]
 
     def _choose(self, most: int) -> NDArray[np.int64]:
         """The same samples all through a run, so that the graph stays."""

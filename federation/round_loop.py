@@ -148,8 +148,8 @@ def local_of(plan: RunPlan, rounds_done: int) -> LocalSettings:
     """Returns the sites' settings of the next round.
 
     Rounds of pre-training come first. Then the step size falls along a half cosine, and guessed
-    classes count from `RAMP_START` of the rounds on, fully after another `RAMP_LENGTH` of them:
-    first guesses are poor.
+    classes, and changed inputs beside them, count from `RAMP_START` of the rounds on, guesses fully
+    after another `RAMP_LENGTH` of them: first guesses are poor.
     """
     before, last = plan.rounds.pretrain_rounds, plan.rounds.final_rate_ratio
     if rounds_done < before:
@@ -158,11 +158,13 @@ def local_of(plan: RunPlan, rounds_done: int) -> LocalSettings:
     place = min(1.0, done / max(1, total - 1))
     share = last + (1 - last) * (1 + math.cos(math.pi * place)) / 2
     ramp = min(1.0, max(0.0, (done / total - RAMP_START) / RAMP_LENGTH))
+    weight = plan.local.unlabelled_weight
     return replace(
         plan.local,
         objective="labels",
         learning_rate=plan.local.learning_rate * share,
-        unlabelled_weight=plan.local.unlabelled_weight * ramp,
+        unlabelled_weight=weight * ramp,
+        input_noise=0.0 if weight and not ramp else plan.local.input_noise,
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -251,6 +251,8 @@ class SiteTrainer:
             check_arrays(task.teacher, self.spec)
             guessing = torch_engine.to_parameters(task.teacher, self._device)
         taught = self._pool.taught(guessing, local, task.code_book, task.seed)
+        if local.unlabelled_weight:
+            local = replace(local, input_noise=local.input_noise * self._pool.share)
         if dense_steps.are_possible(self.spec, local, self._device):
             return self._descend_dense(parameters, local, task.seed, taught)
         return parameters, self._descend(parameters, local, task.seed, taught)

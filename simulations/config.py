@@ -2,7 +2,7 @@
 
     [data]        path, kind, features, width, rows
     [federation]  partition, sites, alpha, rho, sizes, clones, rare_class_site
-    [budget]      initial, per_cycle, cycles, capacity, site_cost_bands, class_floor
+    [budget]      initial, start, per_cycle, cycles, capacity, site_cost_bands, class_floor
     [expert]      accuracy, disagreement, abstain_ratio, seconds, hourly_price
     [training]    rounds, local_epochs, batch_size, learning_rate, server_momentum, …
     [scenario]    drop_out_site, drop_out_cycle, drift_cycle, drift_strength, liar_site
@@ -73,7 +73,9 @@ class BudgetConfig:
     """What may be spent.
 
     Attributes:
-        initial: random labels before the first cycle.
+        initial: labels before the first cycle.
+        start: how those are chosen: `random`, the same for all strategies, or `policy`, by each
+            strategy under the untrained model.
         per_cycle: cost units of each cycle.
         cycles: number of cycles.
         capacity: most labels of each site per cycle, one number for all or one per site; empty for
@@ -84,6 +86,7 @@ class BudgetConfig:
     """
 
     initial: int = 200
+    start: str = "random"
     per_cycle: int = 200
     cycles: int = 8
     capacity: tuple[int, ...] = ()
@@ -135,6 +138,8 @@ class TrainingConfig:
             power; 0 trusts them without proof.
         agreement_power: a guess counts by the share of its neighbours that say the same, to this
             power; 0 asks no neighbour.
+        cohesion_floor: guesses count as far as near neighbours agree beyond chance by more than
+            this share of what is possible, -1 to 0.8; -1 asks nobody.
         teacher_momentum: share that a running mean of the rounds' models keeps in each round; this
             mean guesses the classes; 0 for the round's own model.
         spread: `none`, `cells` or `graph`: what guesses take from their neighbours.
@@ -161,9 +166,10 @@ class TrainingConfig:
     pseudo_precision: float = 0.95
     pool_prior: float = 0.0
     trust_power: float = 1.0
-    agreement_power: float = 2.0
+    agreement_power: float = 0.0
+    cohesion_floor: float = 0.4
     teacher_momentum: float = 0.8
-    spread: str = "none"
+    spread: str = "graph"
     input_noise: float = 0.0
     weight_power: float = 1.0
     compare_plain: bool = False

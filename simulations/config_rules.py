@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 KINDS = ("text", "image", "series", "record")
 PARTITIONS = ("dirichlet", "column")
 TRAINERS = ("fast", "flower")
+STARTS = ("random", "policy")
 
 Rule = tuple[str, object, bool, str]
 """Key, its value, whether it holds, and what the value must be."""
@@ -51,6 +52,7 @@ def _world(config: SimulationConfig) -> Iterator[Rule]:
 def _money(config: SimulationConfig) -> Iterator[Rule]:
     budget, expert = config.budget, config.expert
     yield "[budget] initial", budget.initial, budget.initial >= 0, "0 or more"
+    yield "[budget] start", budget.start, budget.start in STARTS, _one_of(STARTS)
     yield "[budget] per_cycle", budget.per_cycle, budget.per_cycle >= 1, "1 or more"
     yield "[budget] cycles", budget.cycles, budget.cycles >= 0, "0 or more"
     yield "[budget] class_floor", budget.class_floor, budget.class_floor >= 0, "0 or more"

@@ -86,30 +86,34 @@ class Run:
         self._inputs = dataset.train[world.rows]
         self._pretrained: Model | None = None
 
-    def play(self, strategy: Strategy, started: Model) -> tuple[list[CurvePoint], float]:
+    def play(self, strategy: Strategy, started: Model | None) -> tuple[list[CurvePoint], float]:
         """Plays all cycles.
 
         Args:
             strategy: selects.
-            started: model trained on the start labels, the same for all strategies.
+            started: model trained on the random start labels, the same for all strategies; None
+                where each strategy chooses its own start.
 
         Returns:
             One point per cycle, and the seconds spent selecting.
         """
-        state = self._start(started)
+        state = self._chosen_start(strategy) if started is None else self._random_start(started)
         curve = [self._point(0, state)]
         for cycle in range(1, self._config.budget.cycles + 1):
             self._drift(cycle)
             selection = self._select(strategy, state, cycle)
             self._ask(selection, state, cycle)
-            base = state.model if self._config.training.warm_start else self._initial()
+            base = state.model if self._config.training.warm_start else self._initial(state.labels)
             state.model = self._train(base, state.labels)
             curve.append(self._point(cycle, state))
         return curve, state.selection_seconds
 
-    def start_model(self) -> Model:
-        """The model that the start labels give."""
-        return self._train(self._initial(), self.start_labels())
+    def start_model(self) -> Model | None:
+        """The model that the random start labels give; None where strategies choose the start."""
+        if self._config.budget.start == "policy":
+            return None
+        labels = self.start_labels()
+        return self._train(self._initial(labels), labels)
 
     def examples(self, labels: NDArray[np.int64]) -> dict[str, Examples]:
         """Labelled examples by site, as the label stores would give them."""
@@ -130,10 +134,9 @@ class Run:
             found[name] = self._learner.unlabelled(self._inputs[places])
         return found
 
-    def _initial(self) -> Model:
+    def _initial(self, labels: NDArray[np.int64]) -> Model:
         """The seeded model, after what the pool alone teaches, where that is wanted."""
         if self._pretrained is None:
-            labels = self.start_labels()
             sites, free = self.examples(labels), self.unlabelled(labels)
             self._pretrained = self._learner.pretrain(self._learner.initial(), sites, free)
         return self._pretrained
@@ -151,13 +154,21 @@ class Run:
         labels[start] = self._world.truth[start]
         return labels
 
-    def _start(self, started: Model) -> RunState:
+    def _random_start(self, started: Model) -> RunState:
         labels = self.start_labels()
         budget = self._config.budget
-        most = budget.per_cycle * max(1, budget.cycles)
-        ledger = Ledger()
-        ledger.apply(ledger.fund(Funded(0, 0, CAMPAIGN, most, most, 1)))
-        return RunState(labels, labels >= 0, started, ledger)
+        return RunState(labels, labels >= 0, started, _funded(budget.per_cycle * budget.cycles))
+
+    def _chosen_start(self, strategy: Strategy) -> RunState:
+        """The first labels as a strategy chooses them when no model has learned anything."""
+        budget = self._config.budget
+        labels = np.full(len(self._world), -1, dtype=np.int64)
+        ledger = _funded(budget.initial + budget.per_cycle * budget.cycles)
+        state = RunState(labels, labels >= 0, self._learner.initial(), ledger)
+        self._ask(self._select(strategy, state, 0), state, 0)
+        state.cost = 0
+        state.model = self._train(self._initial(state.labels), state.labels)
+        return state
 
     def _drift(self, cycle: int) -> None:
         scenario = self._config.scenario
@@ -182,7 +193,7 @@ class Run:
         return selection
 
     def _view(self, state: RunState, cycle: int) -> SelectionView:
-        world, scenario = self._world, self._config.scenario
+        world, scenario, budget = self._world, self._config.scenario, self._config.budget
         logits, embedding = self._learner.predict(state.model.arrays, self._inputs)
         present = np.ones(len(world), dtype=np.bool_)
         if scenario.drop_out_site >= 0 and cycle >= scenario.drop_out_cycle:
@@ -203,8 +214,8 @@ class Run:
             cost_bands=world.cost_bands,
             capacity=world.capacity,
             class_count=len(self._dataset.class_names),
-            class_floor=self._config.budget.class_floor,
-            budget=self._config.budget.per_cycle,
+            class_floor=budget.class_floor,
+            budget=budget.per_cycle if cycle else budget.initial,
             outputs=ModelOutputs(logits.astype(np.float32), embedding),
             model=state.model,
             cell_labels=np.bincount(cells, minlength=len(book)).astype(np.int64),
@@ -309,6 +320,12 @@ class Run:
             class_labels=np.bincount(state.labels[known], minlength=classes).tolist(),
             reliability=_reliability(logits, dataset.test_classes),
         )
+
+
+def _funded(most: int) -> Ledger:
+    ledger = Ledger()
+    ledger.apply(ledger.fund(Funded(0, 0, CAMPAIGN, max(1, most), max(1, most), 1)))
+    return ledger
 
 
 def _report(grant_id: bytes, answer: int) -> OutcomeReport:

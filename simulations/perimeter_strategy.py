@@ -10,8 +10,8 @@ from coordinator.core.allocation.policy import Budget, Phase, Policy, Switches, 
 from coordinator.core.allocation.pool import Pool, Progress
 from coordinator.core.allocation.seam import allocate
 from coordinator.core.trust import site_trust
-from edge_agent.scoring import CandidateColumns, ModelOutputs, score
-from simulations.view import Integers, Selection, SelectionView
+from edge_agent.scoring import CandidateColumns, ModelOutputs, score, with_coverage
+from simulations.view import Floats, Integers, Selection, SelectionView
 
 
 def select_perimeter(
@@ -106,5 +106,18 @@ def _columns(view: SelectionView, places: Integers, site_head: bool) -> Candidat
         prototypes=view.model.prototypes,
         code_book=view.model.code_book,
     )
+    if not view.model.prototypes.any():
+        columns = _with_coverage(columns, outputs.embedding, view.sites[places])
     none = np.zeros(len(places), dtype=np.uint8)
     return columns.with_bands(risk_bands=none, cost_bands=view.cost_bands[places])
+
+
+def _with_coverage(
+    columns: CandidateColumns, embedding: Floats, sites: Integers
+) -> CandidateColumns:
+    """What devices report under an untrained model: each sees the pool of its own site."""
+    bands = columns.density_cost.copy()
+    for site in np.unique(sites).tolist():
+        here = np.flatnonzero(sites == site)
+        bands[here] = with_coverage(columns.take(here), embedding[here]).density_cost
+    return replace(columns, density_cost=bands)

@@ -35,7 +35,7 @@ class SelectionView:
     """The federation before one cycle's selection.
 
     Attributes:
-        cycle: from 1.
+        cycle: from 1; 0 for the first labels.
         sites: int64[n].
         site_ids: names of the sites.
         candidate_ids: uint8[n, 16].
@@ -45,7 +45,7 @@ class SelectionView:
         capacity: int64[sites], labels left to each site's experts in this cycle.
         class_count: classes.
         class_floor: labels that each class should reach.
-        budget: cost units of this cycle.
+        budget: cost units of this cycle, or of the start.
         outputs: the shared model on all samples.
         model: its bundle parts.
         cell_labels: int64[cells], labelled samples by cell of the current code book.

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.federation
 MakeRequest = Callable[..., TrainingRequest]
 QUICK = {"node_wait_seconds": 0, "local_epochs": 2, "batch_size": 32, "cell_count": 8}
 POOL = {**QUICK, "unlabelled_weight": 1.0, "spread": "graph", "input_noise": 0.3}
-SPOILT = {**POOL, "input_noise": 10.0}
+SPOILT = {**POOL, "cohesion_floor": -1.0, "input_noise": 10.0}
 
 
 @pytest.fixture(scope="module")

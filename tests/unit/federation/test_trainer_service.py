@@ -67,7 +67,7 @@ def fill(folder: Path, texts: Sequence[tuple[str, str | None, str]], *, first: i
 
 MAIL = [("all is well", "0", "train"), ("come now", "1", "train"), ("hurry", "1", "test")]
 WAITING = [(f"nobody answered {n}", None, "train") for n in range(4)]
-FROM_POOL = LocalSettings(unlabelled_weight=1.0, input_noise=0.3)
+FROM_POOL = LocalSettings(unlabelled_weight=1.0, input_noise=0.3, cohesion_floor=-1.0)
 
 
 def command(

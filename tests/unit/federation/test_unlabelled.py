@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -73,7 +74,8 @@ def test_unlabelled_samples_help_where_labels_are_few() -> None:
         {"spread": "none"},
         {"spread": "cells"},
         {"pool_prior": 1.0},
-        {"agreement_power": 0.0},
+        {"agreement_power": 2.0},
+        {"cohesion_floor": 0.8},
     ],
 )
 def test_every_way_of_guessing_moves_the_model_and_keeps_it_useful(changes: dict[str, Any]) -> None:
@@ -129,12 +131,35 @@ def test_where_neighbours_disagree_a_sure_guess_counts_for_little() -> None:
     assert found[1] < 0.5
 
 
+def cloud(count: int, seed: int) -> Examples:
+    """One cloud without clusters, cut into four classes by a rule that bends everywhere."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(0, 1.0, (count, 12))
+    bent = np.tanh(points @ np.random.default_rng(8).normal(0, 1.0, (12, 40)))
+    classes = (bent @ np.random.default_rng(9).normal(0, 1.0, (40, 4))).argmax(axis=1)
+    samples = [{f"c{i}": float(v) for i, v in enumerate(row)} for row in points]
+    return from_samples(samples, classes.tolist(), RECORDS)
+
+
+@pytest.mark.parametrize(("samples", "counts"), [(cloud, False), (clusters, True)])
+def test_guesses_and_noise_count_where_samples_lie_in_clusters_only(
+    samples: Callable[[int, int], Examples], counts: bool
+) -> None:
+    trainer = site(samples(40, 1), samples(300, 51))
+    start = learned(trainer, LocalSettings(local_epochs=8))
+    task = TrainTask(seed=5)
+    plain = trainer.train(start, LocalSettings(local_epochs=2), task).arrays
+    taught = trainer.train(start, replace(TEACH, local_epochs=2), task).arrays
+    assert any((plain[name] != taught[name]).any() for name in plain) is counts
+
+
 def test_the_teacher_guesses_and_the_model_learns() -> None:
-    trainer = site(clusters(24, 1), clusters(300, 51))
+    trainer = site(clusters(8, 1), clusters(300, 51))
     start = initial_arrays(SPEC, seed=1)
-    teacher = learned(trainer, LocalSettings(local_epochs=8))
+    teacher = learned(site(clusters(200, 2)), LocalSettings(local_epochs=8))
+    anyway = replace(TEACH, cohesion_floor=-1.0, spread="none")
     alone, taught = (
-        trainer.train(start, TEACH, TrainTask(seed=3, teacher=told)).arrays
+        trainer.train(start, anyway, TrainTask(seed=3, teacher=told)).arrays
         for told in ({}, teacher)
     )
     assert right(trainer, taught) > right(trainer, alone)

@@ -58,7 +58,7 @@ def test_pre_training_changes_where_a_run_begins() -> None:
 
 
 def test_a_pool_that_misleads_is_left_alone() -> None:
-    spoilt = {**WHOLE, "input_noise": 10.0, "rounds": 8}
+    spoilt = {**WHOLE, "input_noise": 10.0, "cohesion_floor": -1.0, "rounds": 8}
     learner, _, _ = trained(spoilt)
     config = few_labels(spoilt)
     dataset = load_dataset(config.data)

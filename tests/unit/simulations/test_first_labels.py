@@ -1,0 +1,54 @@
+"""Each strategy may choose the first labels of a simulation, when no model has learned anything."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from simulations.config import ConfigInvalid, SimulationConfig, config_of
+from simulations.datasets import load_dataset
+from simulations.engine import CurvePoint, Run
+from simulations.learner import make_learner
+from simulations.strategies import find_strategy, strategy_names
+from simulations.world import make_world
+
+CONFIG = config_of(
+    {
+        "data": {"path": "builtin:digits", "kind": "image", "width": 32},
+        "federation": {"sites": 5, "alpha": 0.3},
+        "budget": {"initial": 30, "per_cycle": 20, "cycles": 1, "start": "policy"},
+        "training": {"rounds": 3},
+        "simulation": {"processes": 1},
+    }
+)
+
+
+def play(config: SimulationConfig, name: str, seed: int = 0) -> list[CurvePoint]:
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, seed)
+    run = Run(config, dataset, world, make_learner(dataset, config.training, seed))
+    return run.play(find_strategy(name), run.start_model())[0]
+
+
+@pytest.mark.parametrize("name", [n for n in strategy_names() if "-no-" not in n])
+def test_every_strategy_can_choose_the_first_labels(name: str) -> None:
+    start, end = play(CONFIG, name)
+    assert (start.cycle, start.labels, start.cost) == (0, 30, 0)
+    assert (end.cycle, end.labels, end.cost) == (1, 50, 20)
+
+
+def test_the_policy_finds_better_first_labels_than_chance() -> None:
+    budget = dataclasses.replace(CONFIG.budget, cycles=0)
+    training = dataclasses.replace(CONFIG.training, rounds=30)
+    chosen = dataclasses.replace(CONFIG, budget=budget, training=training)
+    chance = dataclasses.replace(chosen, budget=dataclasses.replace(budget, start="random"))
+    gains = [
+        play(chosen, "perimeter", seed)[0].accuracy - play(chance, "perimeter", seed)[0].accuracy
+        for seed in range(3)
+    ]
+    assert np.mean(gains) > 0.03
+
+
+def test_an_unknown_start_is_refused_by_name() -> None:
+    with pytest.raises(ConfigInvalid, match=r"\[budget\] start must be one of random, policy"):
+        config_of({"data": {"path": "x.npz", "kind": "image"}, "budget": {"start": "typical"}})
