@@ -21,8 +21,8 @@ from coordinator.core.records import AllocationRecord, SiteReportRecord
 from coordinator.equal_rows import named_picks
 from coordinator.explore_labels import frame_json, measured_trust
 from coordinator.office import Office
-from coordinator.pools import Offer, assemble, live_segments
-from coordinator.registry import agents_of
+from coordinator.pools import Offer, assemble, live_segments, scored_alike
+from coordinator.registry import agents_of, rollout_of, untrained_versions
 
 SEED_BYTES = 32
 ID_BYTES = 16
@@ -87,7 +87,11 @@ def decide_allocation(
 ) -> Decided:
     """Decides a cycle's grants from the open candidates of all sites; records nothing."""
     heads = office.store.segments(campaign_id)
-    segments = live_segments(heads, agents_of(office, campaign))
+    segments, trained = scored_alike(
+        live_segments(heads, agents_of(office, campaign)),
+        untrained_versions(office, campaign_id),
+        rollout_of(office, campaign, campaign_id).released_version,
+    )
     grants = office.ledger.grants(campaign_id)
     offer = assemble(office.store, campaign, segments, grants=grants)
     trust = measured_trust(office, campaign, campaign_id)
@@ -95,6 +99,7 @@ def decide_allocation(
         offer.pool.progress,
         site_trust=trust,
         calibration_error=released_error(office, campaign, campaign_id),
+        model_trained=trained,
     )
     offer = replace(offer, pool=replace(offer.pool, progress=progress))
     budget = budget_of(office, campaign, campaign_id, labels)
@@ -173,7 +178,7 @@ def replay_allocation(office: Office, campaign: Campaign, record: AllocationReco
 def _read_inputs(record: AllocationRecord) -> tuple[Progress, Budget]:
     progress, budget = json.loads(record.inputs_json)
     trust = progress.pop("site_trust")
-    error = progress.pop("calibration_error")
+    error, trained = progress.pop("calibration_error"), progress.pop("model_trained")
     counts = {name: np.array(values, dtype=np.int64) for name, values in progress.items()}
     band_costs = tuple(budget.pop("band_costs"))
     cost_limit = budget.pop("cost_limit")
@@ -183,6 +188,7 @@ def _read_inputs(record: AllocationRecord) -> tuple[Progress, Budget]:
             **counts,
             site_trust=None if trust is None else np.array(trust, dtype=np.float64),
             calibration_error=error,
+            model_trained=trained,
         ),
         Budget(cost_limit=cost_limit, band_costs=band_costs, **limits),
     )

@@ -46,6 +46,23 @@ def live_segments(
     ]
 
 
+def scored_alike(
+    segments: Sequence[SegmentRecord], untrained: Collection[int], released_version: int
+) -> tuple[list[SegmentRecord], bool]:
+    """Returns the batches whose scores can be compared, and whether a trained model made them.
+
+    Scores of an untrained model and of a trained one mean different things. While both are in the
+    pool, since an agent has not scored again yet, those of the released version's kind count; the
+    others are back when their agent has.
+    """
+    parts: dict[bool, list[SegmentRecord]] = {True: [], False: []}
+    for head in segments:
+        parts[head.model_version not in untrained].append(head)
+    trained = released_version not in untrained
+    trained = trained if parts[trained] else not trained
+    return parts[trained], trained
+
+
 @dataclass(frozen=True)
 class Offer:
     """Rows on offer: the pool, and for each value of its `agent_index` (site, agent, version)."""

@@ -55,6 +55,12 @@ def offered_version(
     return version_for(machine, rollout_of(office, campaign, campaign_id), agents)
 
 
+def untrained_versions(office: Office, campaign_id: bytes) -> frozenset[int]:
+    """Returns the versions that no label taught: those that init-model made."""
+    runs = office.store.find(TrainingRunRecord, campaign_id=campaign_id, first=True)
+    return frozenset(run.next_version for run in runs)
+
+
 def next_version(office: Office, campaign_id: bytes) -> int:
     """Returns a version above every registered one; versions of aborted runs reached nobody."""
     records = office.store.find(ModelVersionRecord, campaign_id=campaign_id)

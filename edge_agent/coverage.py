@@ -88,8 +88,13 @@ def _likeness(embedding: Floats) -> tuple[Floats, float]:
     unit = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), _TINY)
     count = min(rows, REFERENCE_ROWS)
     chosen = np.linspace(0, rows - 1, count).round().astype(np.int64)
-    squares = np.maximum(2.0 - 2.0 * (unit @ unit[chosen].T), 0.0).astype(np.float32)
+    # In place: at 9000 samples each further copy would cost a device 37 MB.
+    squares = unit @ unit[chosen].T
+    squares *= -2.0
+    squares += 2.0
+    np.maximum(squares, 0.0, out=squares)
     near = min(NEIGHBOURS, count - 1)
     closest = np.partition(squares[chosen], near, axis=1)[:, : near + 1]
     width = float(closest.sum() / max(1, near * count)) + 1e-6
-    return np.exp(-squares / np.float32(width)), rows / count
+    squares /= np.float32(-width)
+    return np.exp(squares, out=squares), rows / count

@@ -119,7 +119,7 @@ class Daemon:
         self._gates: dict[str, Backoff] = {}
         self._faults: dict[str, str] = dict.fromkeys(parts.stores.conditions.all(), "")
         self._scorers: dict[bytes, PoolScorer] = {}
-        self._drained: dict[str, bool] = {}
+        self._drained: dict[str, bool | None] = {}  # None where a source did not answer
         self._poll_models_at = 0.0
         self._retry_refused_at = 0.0
         self._renewal_ratio = rng.uniform(0.45, 0.55)
@@ -256,7 +256,7 @@ class Daemon:
     def _source_turn(self, source: Source) -> Callable[[float], bool]:
         def turn(now: float) -> bool:
             name = source.config.name
-            self._drained[name] = False
+            self._drained[name] = None
             if self._parts.intake.campaign_id(source.config) is None:
                 return False
             self._parts.intake.make_room()
@@ -281,8 +281,9 @@ class Daemon:
 
     def _scoring_turn(self, scorer: PoolScorer) -> Callable[[float], bool]:
         def turn(now: float) -> bool:
+            drained = [self._drained.get(name) for name in scorer.polled_sources]
             try:
-                return scorer.turn(now)
+                return scorer.turn(now, more_to_come=False in drained)
             except InferenceFailed:
                 campaign_id = scorer.campaign.campaign_id
                 if self._parts.installer.book.get(campaign_id).previous:
@@ -334,8 +335,7 @@ class Daemon:
     def _report_pools(self, now: float) -> bool:
         unsent = self._parts.stores.outbox.row_counts()
         for campaign_id, scorer in self._scorers.items():
-            sources = [s for s in self._parts.sources if s.config.campaign == scorer.campaign.name]
-            drained = all(self._drained.get(s.config.name) for s in sources)
+            drained = all(self._drained.get(name) for name in scorer.polled_sources)
             if drained and scorer.is_done and not unsent.get(campaign_id):
                 self._parts.uplink.report_pool(scorer, now)
         return False

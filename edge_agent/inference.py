@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edge_agent.onnx_scan import ModelUnsafe, check_model
-from edge_agent.scoring import ModelOutputs
+from edge_agent.scoring import ModelOutputs, is_untrained
 from model_bundle.features import FeatureSpec, extract
 from model_bundle.manifest import PART_CODE_BOOK, PART_MODEL, PART_PROTOTYPES, Bundle
 
@@ -48,6 +48,14 @@ class Predictor:
         classes, width = len(self.manifest.label_schema), self.manifest.embedding_width
         self.prototypes = _matrix(bundle, PART_PROTOTYPES, rows=classes, width=width)
         self.code_book = _matrix(bundle, PART_CODE_BOOK, rows=self.manifest.cell_count, width=width)
+
+    @property
+    def is_untrained(self) -> bool:
+        """True for a campaign's first version, which no label taught.
+
+        A trained version may lack prototypes too, where no site has labels enough of any class.
+        """
+        return self.manifest.parent_version == 0 and is_untrained(self.prototypes)
 
     @property
     def features(self) -> FeatureSpec:

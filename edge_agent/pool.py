@@ -25,7 +25,7 @@ from edge_agent.queue.journal import Refusal
 from edge_agent.queue.outbox import SealedBatch, batch_columns
 from edge_agent.queue.samples import OfferedScore, SampleState, StoredSample
 from edge_agent.queue.stores import Stores
-from edge_agent.scoring import CandidateColumns, ModelOutputs, score, softmax
+from edge_agent.scoring import CandidateColumns, ModelOutputs, score, softmax, with_coverage
 from edge_agent.sources.decoding import cost_band, decode
 from edge_agent.views import TRANSIENT, Raw, ViewMaker
 from model_bundle.errors import FeatureInvalid
@@ -42,14 +42,30 @@ class InferenceFailed(AgentError):
 
 @dataclass
 class ScoredRows:
-    """Rows that wait to become a batch."""
+    """Rows that wait to become a batch.
+
+    Attributes:
+        candidate_ids: 16 bytes each.
+        columns: Their scores, by turn.
+        top_probabilities: Largest class probabilities, by turn.
+        embeddings: By turn, while the model is untrained: float32[n, d], so 2.3 MB for the 9000
+            rows of a batch at 64 numbers each. They go with the batch and are never stored or sent.
+    """
 
     candidate_ids: list[bytes] = field(default_factory=list)
     columns: list[CandidateColumns] = field(default_factory=list)
     top_probabilities: list[NDArray[np.float32]] = field(default_factory=list)
+    embeddings: list[NDArray[np.float32]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.candidate_ids)
+
+    def joined(self) -> CandidateColumns:
+        """Returns the columns of all rows; the density bands of an untrained model say coverage."""
+        columns = joined_columns(self.columns)
+        if not self.embeddings:
+            return columns
+        return with_coverage(columns, np.concatenate(self.embeddings))
 
 
 class PoolScorer:
@@ -94,6 +110,12 @@ class PoolScorer:
             self._count_anew()
 
     @property
+    def polled_sources(self) -> list[str]:
+        """Names of the folders and files whose samples go into the pool."""
+        own = [s for s in self._config.sources if s.campaign == self.campaign.name]
+        return [s.name for s in own if s.type != "push"]
+
+    @property
     def _cell_count(self) -> int:
         return max(1, self.predictor.manifest.cell_count)
 
@@ -117,8 +139,13 @@ class PoolScorer:
         """True when every known sample was scored and its row sealed for sending."""
         return self._idle and not len(self._rows)
 
-    def turn(self, now: float) -> bool:
+    def turn(self, now: float, *, more_to_come: bool = False) -> bool:
         """Masks and scores some samples; True when there is more to do right now.
+
+        Args:
+            now: Seconds since 1970.
+            more_to_come: Whether a source has more samples at hand. An untrained model's rows are
+                sealed when all of them are scored, since they are compared with each other.
 
         Raises:
             MaskingUnavailable: Masking cannot start.
@@ -141,7 +168,8 @@ class PoolScorer:
             self._score(ready, now)
             # Without a settled sample the policy is new, and the pool is looked through again.
             self._position = reached.row_id if reached else 0
-        if len(self._rows) >= limits.candidate_batch_rows or (len(self._rows) and not samples):
+        is_last = not samples and not (more_to_come and self.predictor.is_untrained)
+        if len(self._rows) >= limits.candidate_batch_rows or (len(self._rows) and is_last):
             self._seal_batch(now)
         return bool(samples) or len(self._rows) > 0
 
@@ -217,6 +245,8 @@ class PoolScorer:
         self._rows.candidate_ids += [samples[i].candidate_id for i in fit]
         self._rows.columns.append(columns)
         self._rows.top_probabilities.append(top)
+        if self.predictor.is_untrained:
+            self._rows.embeddings.append(outputs.embedding)
 
     def columns(self, outputs: ModelOutputs) -> CandidateColumns:
         """Returns the candidate columns of model outputs, without bands."""
@@ -285,7 +315,7 @@ class PoolScorer:
         rows = self._rows
         campaign_id = self.campaign.campaign_id
         step = self._config.limits.candidate_batch_rows
-        joined = joined_columns(rows.columns)
+        joined = rows.joined()
         top = np.concatenate(rows.top_probabilities)
         with self._stores.database.transaction():
             for start in range(0, len(rows), step):
@@ -303,7 +333,7 @@ class PoolScorer:
 
     def _count_batch(self) -> None:
         """Counts rows that may not leave, and keeps their scores for this device's own choice."""
-        columns = joined_columns(self._rows.columns)
+        columns = self._rows.joined()
         self._stores.samples.record_scores(
             self.campaign.campaign_id, self._offered(self._rows.candidate_ids, columns)
         )
@@ -337,6 +367,7 @@ class PoolScorer:
     def _offered(
         self, ids: Sequence[bytes], columns: CandidateColumns
     ) -> list[tuple[bytes, OfferedScore]]:
+        covers = 0x0F if self.predictor.is_untrained else 0
         return [
             (
                 candidate_id,
@@ -345,6 +376,7 @@ class PoolScorer:
                     int(columns.margins[i]),
                     int(columns.predicted_classes[i]),
                     int(columns.prototype_classes[i]),
+                    int(columns.density_cost[i]) & covers,
                 ),
             )
             for i, candidate_id in enumerate(ids)

@@ -27,7 +27,8 @@ class Bindings:
     def bind(self, campaign_id: bytes, grant_id: bytes) -> bytes | None:
         """Returns the candidate id that a grant is for, None when no sample is left.
 
-        The first call takes the open sample with the highest margin score out of the pool.
+        The first call takes the device's best open sample out of the pool: the one with the highest
+        margin score, and before any label taught the model the one that stands for most others.
         """
         known = self.bound(grant_id)
         if known is not None:
@@ -70,13 +71,13 @@ class Bindings:
             " WHERE campaign_id = ? AND state = 0 AND score IS NOT NULL ORDER BY id DESC",
             (campaign_id,),
         )
-        scored: list[tuple[int, bytes]] = []
+        scored: list[tuple[tuple[int, int, int], bytes]] = []
         for (candidate_id,) in rows:
             try:
                 offered = self._samples.offered_score(candidate_id)
             except SealBroken:
                 continue
             if offered is not None:
-                scored.append((offered.margin, bytes(candidate_id)))
+                scored.append((offered.rank, bytes(candidate_id)))
         scored.sort(key=lambda entry: entry[0])
         return [candidate_id for _, candidate_id in scored]

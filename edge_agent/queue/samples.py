@@ -17,7 +17,8 @@ from edge_agent.queue.seals import Seals
 _VIEW_HEAD = struct.Struct("<BI")
 _PLACE = struct.Struct("<II")
 _HAS_PLACES = 0x80
-_SCORE = struct.Struct("<IBHH")
+_SCORE = struct.Struct("<IBHHB")
+_SCORE_BEFORE = struct.Struct("<IBHH")
 
 
 class SampleState(IntEnum):
@@ -87,23 +88,44 @@ class OfferedScore:
         margin: 0 to 63.
         predicted_class: Class of the largest probability.
         prototype_class: Class of the nearest prototype.
+        coverage_band: How many more samples of the pool it stands for, 0 to 15; 0 once a label
+            taught the model.
     """
 
     model_version: int
     margin: int
     predicted_class: int
     prototype_class: int
+    coverage_band: int = 0
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Sorts what a device would rather have labeled behind what it would rather not.
+
+        >>> OfferedScore(1, 9, 0, 0, coverage_band=2).rank > OfferedScore(1, 63, 0, 0).rank
+        True
+        """
+        return self.model_version, self.coverage_band, self.margin
 
     def pack(self) -> bytes:
         """Returns the bytes that are sealed."""
         return _SCORE.pack(
-            self.model_version, self.margin, self.predicted_class, self.prototype_class
+            self.model_version,
+            self.margin,
+            self.predicted_class,
+            self.prototype_class,
+            self.coverage_band,
         )
 
     @classmethod
     def unpack(cls, raw: bytes) -> OfferedScore:
-        """Reads what `pack` wrote."""
-        return cls(*_SCORE.unpack(raw))
+        """Reads what `pack` wrote, also before there was a coverage band.
+
+        >>> OfferedScore.unpack(OfferedScore(3, 40, 1, 2, 7).pack()[:-1]).rank
+        (3, 0, 40)
+        """
+        layout = _SCORE if len(raw) == _SCORE.size else _SCORE_BEFORE
+        return cls(*layout.unpack(raw))
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,8 @@ def histogram_policy(policy: Policy) -> Policy:
     the prototype's class, and neither confusions nor novelty count.
     """
     weights = {phase: UtilityWeights(margin=1.0) for phase in Phase}
+    # Margins of an untrained model say nothing; with no density either, all samples are alike.
+    weights[Phase.COLD] = UtilityWeights(density=1.0)
     known = replace(policy.switches, runner_up=False, pairs=False, novelty=False)
     return replace(policy, weights=weights, switches=known)
 

@@ -10,24 +10,26 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.policy import Phase, Policy
 from coordinator.core.allocation.pool import Progress
 
+_NOTHING_KNOWN = dict.fromkeys(("cells", "pairs", "novelty", "classes", "floors", "explore"), False)
 FULL_SKEW = 0.2
 """Class skew from which the policy balances with all its weight."""
 
 
-def phase_of(progress: Progress, *, class_count: int, policy: Policy) -> Phase:
-    """Phase by label count and measured calibration.
+def phase_of(progress: Progress, policy: Policy) -> Phase:
+    """Phase by what taught the model and by measured calibration.
 
-    With hardly a label a class, uncertainty is noise and typical samples teach more (Hacohen et
-    al., 2022, "opposite strategies suit high and low budgets"). Without phases it is always hot.
+    The doubt of a model that no label taught is noise, and samples that stand for many others
+    teach more (Hacohen et al., 2022, "opposite strategies suit high and low budgets"). Labels that
+    it has not been trained on yet change nothing in that. Without phases it is always hot.
 
-    >>> import numpy as np
     >>> none = Progress(class_labels=np.zeros(3, np.int64), site_labels=np.zeros(1, np.int64))
-    >>> phase_of(none, class_count=3, policy=Policy()).value
-    'cold'
+    >>> phase_of(none, Policy()).value, phase_of(replace(none, model_trained=True), Policy()).value
+    ('cold', 'warm')
     """
     if not policy.switches.phases:
         return Phase.HOT
-    if int(progress.site_labels.sum()) < policy.cold_labels_per_class * class_count:
+    trained = progress.model_trained
+    if not (trained if trained is not None else progress.site_labels.any()):
         return Phase.COLD
     error = progress.calibration_error
     if error is None or error > policy.hot_calibration_error:
@@ -36,12 +38,16 @@ def phase_of(progress: Progress, *, class_count: int, policy: Policy) -> Phase:
 
 
 def adapted(policy: Policy, progress: Progress) -> Policy:
-    """The policy with its balancing parts as strong as the labels are uneven over the classes.
+    """The policy as far as the campaign's progress lets its parts say anything.
 
     Novelty, cells and class balance look for what the model may never have met. That pays where
     classes are rare, and costs labels where all of them are known: then doubt alone, spread over
-    confusions, says what to ask next.
+    confusions, says what to ask next. So they are as strong as the labels are uneven over the
+    classes. In a cold phase predicted classes and cells are random and there is no accuracy to
+    estimate, so all that builds on them is left out: only density, sites and limits count.
     """
+    if phase_of(progress, policy) is Phase.COLD:
+        return replace(policy, switches=replace(policy.switches, **_NOTHING_KNOWN))
     if not policy.switches.adapt:
         return policy
     strength = min(1.0, class_skew(progress.class_labels) / FULL_SKEW)

@@ -26,6 +26,7 @@ class Phase(Enum):
     """How far the shared model can be trusted to say what it does not know."""
 
     COLD = "cold"
+    """No label taught the model that scored the candidates: its density band is all it can say."""
     WARM = "warm"
     HOT = "hot"
 
@@ -115,7 +116,6 @@ class Policy:
             blind to the scores.
         overlap_ratio: share of the picks that a second expert labels too, 0 to 1.
         share_cap_multiple: a site may take this many times an equal share of the budget.
-        cold_labels_per_class: below so many labels a class on average the phase is cold.
         hot_calibration_error: at or below this measured error the phase is hot.
         epsilon: relative step of the descending threshold.
         engine: how to maximise.
@@ -138,7 +138,6 @@ class Policy:
     explore_doubt: float = 0.25
     overlap_ratio: float = 0.0
     share_cap_multiple: float = 2.0
-    cold_labels_per_class: float = 2.0
     hot_calibration_error: float = 0.1
     epsilon: float = 0.08
     engine: Engine = Engine.AUTO
@@ -175,7 +174,7 @@ def check_policy(policy: Policy) -> None:
         raise AllocationError("explore_doubt must lie between 0 and below 1")
     if policy.cell_weight + policy.pair_weight > 1.0:
         raise AllocationError("cell_weight and pair_weight must not exceed 1 together")
-    for name in ("class_weight", "site_weight", "cold_labels_per_class", "hot_calibration_error"):
+    for name in ("class_weight", "site_weight", "hot_calibration_error"):
         if not getattr(policy, name) >= 0.0:
             raise AllocationError(f"{name} must not be negative")
     if not policy.share_cap_multiple > 0.0:

@@ -32,6 +32,8 @@ class Progress:
         cell_labels: int64[cells], labelled candidates by cell; shorter arrays are padded with 0.
         site_trust: float64[sites] in [0, 1], how far a site's claims came true; 1 is full trust.
         calibration_error: expected calibration error in [0, 1], or None when nobody measured it.
+        model_trained: whether labels taught the model that scored the candidates; None where nobody
+            says: then it counts as trained once there is any label.
     """
 
     class_labels: NDArray[np.int64]
@@ -39,6 +41,7 @@ class Progress:
     cell_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     site_trust: NDArray[np.float64] | None = None
     calibration_error: float | None = None
+    model_trained: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

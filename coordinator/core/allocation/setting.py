@@ -57,7 +57,7 @@ def make_setting(pool: Pool, budget: Budget, policy: Policy, key: NDArray[np.uin
         budget=budget,
         policy=policy,
         key=key,
-        phase=phase_of(pool.progress, class_count=pool.class_count, policy=policy),
+        phase=phase_of(pool.progress, policy),
         limits=Limits(
             budget.site_capacity.astype(np.int64),
             site_cost_caps(pool, budget, policy),

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.policy import Phase, Policy
 from coordinator.core.allocation.pool import DENSITY_LEVELS, SCORE_LEVELS, Pool
 
+DENSITY_PLACE = 3
+"""Density among the columns that `UtilityWeights` weighs."""
+
 
 def single_score(
     pool: Pool, policy: Policy, phase: Phase
@@ -26,8 +29,8 @@ def single_score(
         return None
     place = int(np.flatnonzero(weights)[0])
     columns = (pool.margins, pool.entropies, pool.divergences, pool.density_bands)
-    largest = DENSITY_LEVELS if place == 3 else SCORE_LEVELS
-    return columns[place], (np.arange(256) / largest).astype(np.float32)
+    largest, steps = _scale(place, phase)
+    return columns[place], (steps / largest).astype(np.float32)
 
 
 def utilities(
@@ -41,13 +44,12 @@ def utilities(
     novelty = novelty_share(pool, policy, phase)
     weights = policy.weights[phase].normalised() * np.float32(1.0 - novelty)
     columns = (pool.margins, pool.entropies, pool.divergences, pool.density_bands)
-    levels = (SCORE_LEVELS, SCORE_LEVELS, SCORE_LEVELS, DENSITY_LEVELS)
     result = np.zeros(len(pool.margins[rows]), dtype=np.float32)
-    for weight, column, largest in zip(weights.tolist(), columns, levels, strict=True):
+    for place, (weight, column) in enumerate(zip(weights.tolist(), columns, strict=True)):
         if weight:
             # One table look-up per row instead of a conversion and a product.
-            table = (np.arange(256) * (weight / largest)).astype(np.float32)
-            result += table[column[rows]]
+            largest, steps = _scale(place, phase)
+            result += (steps * (weight / largest)).astype(np.float32)[column[rows]]
     if novelty:
         result += (novelty * novelty_ranks(pool)).astype(np.float32)[pool.density_bands[rows]]
     trust = pool.progress.site_trust
@@ -60,13 +62,27 @@ def novelty_share(pool: Pool, policy: Policy, phase: Phase) -> float:
     """How much novelty counts in a utility, in [0, 1].
 
     A model is not unsure of what it has never seen, so what lies far from every label is worth a
-    look. A cold phase knows no distances, and without them there is nothing to count.
+    look. An untrained model knows no distances, and without them there is nothing to count.
     """
     if not policy.switches.novelty or phase is Phase.COLD or not len(pool):
         return 0.0
     if pool.density_bands.min() == pool.density_bands.max():
         return 0.0
     return policy.novelty_weight
+
+
+def _scale(place: int, phase: Phase) -> tuple[int, NDArray[np.int64]]:
+    """Largest step of a score column, and int64[256], the step of each of its levels.
+
+    In a cold phase a sample that others stand for is still worth a little: then the whole budget is
+    spent, however alike the samples of a pool are.
+    """
+    levels = np.arange(256)
+    if place != DENSITY_PLACE:
+        return SCORE_LEVELS, levels
+    if phase is Phase.COLD:
+        return DENSITY_LEVELS + 1, levels + 1
+    return DENSITY_LEVELS, levels
 
 
 def novelty_ranks(pool: Pool) -> NDArray[np.float64]:

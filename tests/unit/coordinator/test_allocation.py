@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from coordinator.allocations import policy_of
 from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.errors import AllocationError
-from coordinator.core.allocation.phases import adapted
-from coordinator.core.allocation.policy import Phase, Policy, Reason, Switches
+from coordinator.core.allocation.phases import adapted, phase_of
+from coordinator.core.allocation.policy import Engine, Phase, Policy, Reason, Switches
+from coordinator.core.allocation.pool import Progress
 from coordinator.core.allocation.result import digest_inputs
-from coordinator.core.allocation.seam import allocate
+from coordinator.core.allocation.seam import allocate, certify
 from coordinator.core.allocation.setting import explore, make_setting
 from coordinator.core.allocation.utility import novelty_share, utilities
 from coordinator.core.campaign import Campaign
@@ -179,6 +180,79 @@ def test_what_lies_far_from_every_label_is_worth_more_once_the_model_can_tell():
     same_margin = pool.margins == np.bincount(pool.margins).argmax()
     far, near = pool.density_bands[same_margin].argmin(), pool.density_bands[same_margin].argmax()
     assert worth[same_margin][far] > worth[same_margin][near]
+
+
+def cold_pool(rows, **changes):
+    """A pool that a model scored which no label taught; its classes and cells say nothing."""
+    pool = make_pool(rows, cost_bands=np.zeros(rows, np.uint8), **changes)
+    return replace(pool, progress=replace(pool.progress, model_trained=False))
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+def test_a_cold_cycle_buys_the_densest_and_nothing_by_chance_or_by_class(engine):
+    pool = cold_pool(400)
+    budget = make_budget(pool, 40, class_floors=np.full(5, 90))
+    policy = Policy(engine=engine, explore_ratio=0.5, share_cap_multiple=4.0)
+    result = run(pool, budget, policy)
+    assert result.phase is Phase.COLD
+    assert set(result.reasons.tolist()) == {Reason.USEFUL}
+    bought = np.sort(pool.density_bands[result.rows])
+    assert bought.tolist() == np.sort(pool.density_bands)[-40:].tolist()
+    assert result.frame.counts.sum() == result.frame.targets.sum() == 0
+    assert result.shortfalls == ()
+    assert certify(pool, budget, policy, result).ratio > 0.99
+
+
+def test_a_cold_cycle_does_not_look_at_what_an_untrained_model_says():
+    pool = cold_pool(300)
+    rng = np.random.default_rng(1)
+    blind = replace(
+        pool,
+        **{
+            name: rng.permutation(getattr(pool, name))
+            for name in ("margins", "entropies", "top_probabilities", "divergences", "cell_ids",
+                         "predicted_classes", "runner_up_classes", "prototype_classes")
+        },
+    )  # fmt: skip
+    budget = make_budget(pool, 50)
+    assert run(pool, budget).digest() == run(blind, budget).digest()
+    warm, other = (
+        replace(p, progress=replace(p.progress, model_trained=True)) for p in (pool, blind)
+    )
+    assert run(warm, budget).digest() != run(other, budget).digest()
+
+
+def test_a_cold_allocation_replays_byte_for_byte_in_any_row_order():
+    pool = cold_pool(300)
+    moved = reorder(pool, np.random.default_rng(5).permutation(300))
+    first, second = (run(p, make_budget(p, 60), seed=3) for p in (pool, moved))
+    assert first.digest() == second.digest()
+    assert first.digest() != run(pool, make_budget(pool, 60), seed=4).digest()
+    budget = make_budget(pool, 60)
+    trained = replace(pool, progress=replace(pool.progress, model_trained=True))
+    assert digest_inputs(pool, budget, Policy()) == digest_inputs(moved, budget, Policy())
+    assert digest_inputs(pool, budget, Policy()) != digest_inputs(trained, budget, Policy())
+
+
+def test_a_cold_cycle_spends_its_whole_budget_on_a_pool_of_equal_samples_at_all_sites_alike():
+    pool = cold_pool(400, density_bands=np.zeros(400, np.uint8))
+    result = run(pool, make_budget(pool, 40))
+    assert np.bincount(result.site_index).tolist() == [10] * 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "trained", "phase"),
+    [(0, None, "cold"), (1, None, "hot"), (0, True, "hot"), (900, False, "cold")],
+)
+def test_cold_is_before_labels_taught_the_model_however_many_exist(labels, trained, phase):
+    progress = Progress(
+        class_labels=np.array([labels, 0]),
+        site_labels=np.array([labels]),
+        calibration_error=0.01,
+        model_trained=trained,
+    )
+    assert phase_of(progress, Policy()).value == phase
+    assert phase_of(progress, Policy(switches=Switches(phases=False))) is Phase.HOT
 
 
 def test_one_confusion_does_not_take_the_whole_cycle():

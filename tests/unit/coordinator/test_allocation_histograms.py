@@ -1,6 +1,7 @@
 """Histogram mode: noise with an account, the same seam, one quota per site."""
 
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,14 @@ def run(pool, limit=60):
     budget = Budget(limit, np.full(pool.site_count, 1000), np.zeros(3, np.int64))
     policy = histogram_policy(Policy(explore_ratio=0.0))
     return allocate(pool, budget, policy, np.random.default_rng(0))
+
+
+def test_counts_of_an_untrained_model_give_every_site_the_same_quota():
+    pool = pool_of(sites())
+    pool = replace(pool, progress=replace(pool.progress, model_trained=False))
+    quotas = [quota.labels for quota in quotas_of(pool, run(pool), SHAPE)]
+    assert sum(quotas) == 60
+    assert max(quotas) - min(quotas) <= 1
 
 
 def test_the_noise_has_the_likelihood_ratio_that_epsilon_promises():

@@ -31,10 +31,16 @@ from coordinator.core.allocation.policy import Policy
 from coordinator.core.allocation.pool import Progress
 from coordinator.core.campaign import CampaignState
 from coordinator.core.entries import GrantReason, GrantTerms, grant_message
-from coordinator.core.records import COLUMN_WIDTHS, AllocationRecord, CampaignRecord
+from coordinator.core.records import (
+    COLUMN_WIDTHS,
+    AllocationRecord,
+    CampaignRecord,
+    SegmentRecord,
+)
 from coordinator.equal_rows import UNNAMED
 from coordinator.explore_labels import measured_trust
 from coordinator.office import load_ledger
+from coordinator.pools import scored_alike
 from coordinator.store import open_store
 from coordinator.verification import verify
 
@@ -311,10 +317,12 @@ def test_a_campaign_runs_on_postgresql_as_on_sqlite(runner, config, fresh_postgr
 
 
 def test_explore_labels_tell_the_live_accuracy_of_the_model_in_use(central, sites):
-    campaign_id, campaign = central.create(explore_ratio=0.5, cycles=1)
-    run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    campaign_id, campaign = central.create(explore_ratio=0.5)
+    for cycle in (1, 2):
+        run_cycle(central, sites, campaign_id, campaign, cycle=cycle)
     status = central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
-    (row,) = campaign_status(status)["history"]
+    untrained, row = campaign_status(status)["history"]
+    assert untrained["live_accuracy"] is None
     assert 0 <= row["live_accuracy"] <= 1
     low, high = row["live_interval"]
     assert low <= row["live_accuracy"] <= high
@@ -322,15 +330,18 @@ def test_explore_labels_tell_the_live_accuracy_of_the_model_in_use(central, site
 
 def test_a_site_that_claims_doubt_and_is_always_right_loses_trust(central, sites):
     campaign_id, campaign = central.create(
-        explore_ratio=1.0, cycles=1, budget_labels=40, cycle_budget_labels=40
+        explore_ratio=1.0, budget_labels=80, cycle_budget_labels=40
     )
     agents, portals = sites
-    central.tick_until(in_phase("waiting", 1))
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    assert central.ask(lambda office: measured_trust(office, campaign, campaign_id)) is None
+    central.tick_until(in_phase("waiting", 2))
     # North claims to be right half the time; south claims to know nothing. Both predict class 0.
     for number, claim in enumerate((32, 0)):
         columns = {"top_probabilities": bytes([claim]) * 40, "predicted_classes": bytes(80)}
-        install_and_offer(agents[number], campaign_id, campaign, 1, rows=40, seed=number, **columns)
-    central.tick_until(in_phase("labeling", 1))
+        agent, seed = agents[number], 10 + number
+        install_and_offer(agent, campaign_id, campaign, 2, rows=40, seed=seed, **columns)
+    central.tick_until(in_phase("labeling", 2))
     north, south = (open_grants(agent) for agent in agents)
     report(portals[0], north[::2], class_index=1)
     report(portals[0], north[1::2], class_index=0)
@@ -474,6 +485,85 @@ def test_outcomes_that_a_restore_forgot_are_not_spent_again(waiting, waiting_sit
     assert books.available + books.total.reserved == campaign.budget_labels - len(told)
 
 
+def phase_of_cycle(office, campaign_id, cycle):
+    """Phase of an allocation, from its logged inputs."""
+    values = json.loads(office.store.get(AllocationRecord, campaign_id, cycle).inputs_json)[0]
+    counts = {n: np.array(values[n]) for n in ("class_labels", "site_labels")}
+    rest = {n: values[n] for n in ("calibration_error", "model_trained")}
+    return phase_of(Progress(**counts, **rest), Policy())
+
+
+def test_the_first_labels_go_to_what_stands_for_most_others_whatever_labels_exist_already(
+    central, sites
+):
+    agents, portals = sites
+    campaign_id, campaign = central.create(explore_ratio=0.5, class_floor_labels=3)
+    central.tick_until(in_phase("waiting", 1))
+    for portal in portals:
+        portal.candidates.ReportSite(
+            candidate_pb2.ReportSiteRequest(
+                request_id=uuid.uuid4().bytes,
+                campaign_id=campaign_id,
+                day=20_000,
+                label_counts=np.array([40, 40, 40], "<u4").tobytes(),
+                label_count=120,
+            )
+        )
+    bands = np.zeros(30, np.uint8)
+    bands[:5] = (9, 8, 7, 6, 5)
+    for number, agent in enumerate(agents):
+        columns = {"density_cost": bands.tobytes()}
+        install_and_offer(agent, campaign_id, campaign, 1, rows=30, seed=number, **columns)
+    central.tick_until(in_phase("labeling", 1))
+    granted = [open_grants(agent) for agent in agents]
+    for number, grants in enumerate(granted):
+        ids = np.random.default_rng(number).bytes(16 * 30)
+        wanted = {ids[16 * row : 16 * row + 16] for row in range(5)}
+        assert {grant.candidate_id for grant in grants} == wanted
+        assert {grant.reason for grant in grants} == {grant_pb2.GRANT_REASON_USEFUL}
+    assert central.ask(phase_of_cycle, campaign_id, 1).value == "cold"
+    for portal, grants in zip(portals, granted, strict=True):
+        report(portal, grants)
+    run_cycle(central, sites, campaign_id, campaign, cycle=2)
+    assert central.ask(phase_of_cycle, campaign_id, 2).value == "warm"
+    assert central.ask(verify)[0] == []
+
+
+def test_rows_that_an_untrained_model_scored_wait_until_their_agent_has_scored_again(
+    central, sites
+):
+    agents, portals = sites
+    campaign_id, campaign = central.create(
+        site_share_cap=1.0, cycles=3, budget_labels=30, pool_timeout_seconds=600
+    )
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    central.tick_until(in_phase("waiting", 2))
+    install_and_offer(agents[0], campaign_id, campaign, 2, rows=20, seed=10)
+    central.clock.offset += campaign.pool_timeout_seconds
+    central.tick_until(in_phase("labeling", 2))
+    granted = [open_grants(agent) for agent in agents]
+    assert [len(grants) for grants in granted] == [10, 0]
+    assert {grant.model_version for grant in granted[0]} == {2}
+    report(portals[0], granted[0])
+    run_cycle(central, sites, campaign_id, campaign, cycle=3)
+    assert central.ask(verify)[0] == []
+
+
+def test_with_nothing_else_on_offer_scores_of_the_other_kind_count():
+    heads = [segment(version) for version in (1, 1, 2)]
+    assert scored_alike(heads, {1}, 1) == (heads[:2], False)
+    assert scored_alike(heads, {1}, 2) == (heads[2:], True)
+    assert scored_alike(heads[:2], {1}, 2) == (heads[:2], False)
+    # The only agent runs a canary that was rolled back, and never goes down again.
+    assert scored_alike(heads[2:], {1}, 1) == (heads[2:], True)
+
+
+def segment(version: int) -> SegmentRecord:
+    """The head of a batch that a version scored."""
+    values = dict.fromkeys((item.name for item in dataclasses.fields(SegmentRecord)), 0)
+    return SegmentRecord(**values | {"model_version": version})
+
+
 @pytest.mark.parametrize(
     ("evaluated", "reported", "phase"),
     [(0.04, 300, "hot"), (0.3, 20, "warm"), (-1.0, 20, "hot"), (-1.0, 0, "warm")],
@@ -497,15 +587,7 @@ def test_the_phase_follows_from_how_well_the_released_model_is_calibrated(
             )
         )
     run_cycle(central, sites, campaign_id, campaign, cycle=2)
-
-    def phase_of_cycle(office):
-        record = office.store.get(AllocationRecord, campaign_id, 2)
-        values = json.loads(record.inputs_json)[0]
-        counts = {n: np.array(values[n]) for n in ("class_labels", "site_labels")}
-        progress = Progress(**counts, calibration_error=values["calibration_error"])
-        return phase_of(progress, class_count=3, policy=Policy())
-
-    assert central.ask(phase_of_cycle).value == phase
+    assert central.ask(phase_of_cycle, campaign_id, 2).value == phase
     assert central.ask(verify)[0] == []
 
 
@@ -514,7 +596,8 @@ def test_samples_that_were_only_counted_are_explored_and_bought_by_the_ids_that_
 ):
     agents, portals = sites
     campaign_id, campaign = central.create(merge_equal_rows=True, site_share_cap=0.5)
-    central.tick_until(in_phase("waiting", 1))
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    central.tick_until(in_phase("waiting", 2))
     for number, agent in enumerate(agents):
         told = agent.models.ListCampaigns(model_pb2.ListCampaignsRequest()).campaigns[0]
         assert told.equal_rows_max == 5
@@ -524,10 +607,10 @@ def test_samples_that_were_only_counted_are_explored_and_bought_by_the_ids_that_
             if name != "candidate_ids"
         }
         install_and_offer(
-            agent, campaign_id, campaign, 1, rows=5, seed=number,
+            agent, campaign_id, campaign, 2, rows=5, seed=10 + number,
             further_counts=bytes([40, 40, 40, 40, 0]), **columns,
         )  # fmt: skip
-    central.tick_until(in_phase("labeling", 1))
+    central.tick_until(in_phase("labeling", 2))
     granted = [open_grants(agent) for agent in agents]
     assert sum(len(grants) for grants in granted) == 10
     assert len({g.candidate_id for grants in granted for g in grants}) == 10

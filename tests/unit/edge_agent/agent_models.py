@@ -74,7 +74,7 @@ def onnx_model(features: FeatureSpec, seed: int, *, spoil: float = 0.0) -> bytes
 
 
 def bundle(campaign_id: bytes, version: int, **changes) -> Bundle:
-    """An unsigned bundle; `changes` are `features`, `model`, `site_temperatures`, …"""
+    """An unsigned bundle; `changes` are `features`, `model`, `site_temperatures`, `untrained`, …"""
     features = changes.get("features", TEXT)
     rng = np.random.default_rng(version)
     parts = {
@@ -82,6 +82,8 @@ def bundle(campaign_id: bytes, version: int, **changes) -> Bundle:
         "prototypes.f32": rng.normal(size=(3, WIDTH)).astype("<f4").tobytes(),
         "code_book.f32": rng.normal(size=(CELLS, WIDTH)).astype("<f4").tobytes(),
     }
+    if changes.get("untrained"):
+        parts["prototypes.f32"] = bytes(4 * 3 * WIDTH)
     manifest = ModelManifest(
         campaign_id=campaign_id.hex(),
         version=version,

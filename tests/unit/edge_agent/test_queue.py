@@ -119,6 +119,22 @@ def test_candidate_ids_differ_by_device_and_by_campaign(stores, tmp_path):
     other.database.close()
 
 
+def test_grants_without_a_sample_go_to_the_best_of_the_newest_scores(stores):
+    contents = [b"a", b"b", b"c", b"d"]
+    stores.samples.add(CAMPAIGN, "s", contents)
+    ids = [stores.samples.candidate_id(CAMPAIGN, content) for content in contents]
+    untrained = [(60, 0), (1, 9), (30, 9), (63, 2)]
+    scores = [OfferedScore(1, margin, 0, 0, band) for margin, band in untrained]
+    stores.samples.record_scores(CAMPAIGN, list(zip(ids, scores, strict=True)))
+    bound = [stores.bindings.bind(CAMPAIGN, bytes([n]) * 16) for n in range(2)]
+    assert bound == [ids[2], ids[1]]
+    # A trained model has scored one of those that are left.
+    stores.samples.record_scores(CAMPAIGN, [(ids[0], OfferedScore(2, 5, 0, 0))])
+    stores.bindings.forget_ranking(CAMPAIGN)
+    bound = [stores.bindings.bind(CAMPAIGN, bytes([n]) * 16) for n in (2, 3)]
+    assert bound == [ids[0], ids[3]]
+
+
 def test_equal_content_is_stored_once(stores):
     assert stores.samples.add(CAMPAIGN, "s", [b"a", b"b", b"a"]) == 2
     assert stores.samples.add(CAMPAIGN, "s", [b"a"]) == 0

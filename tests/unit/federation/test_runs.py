@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edge_agent.inference import Predictor
 from federation import central, checkpoint, frames, messages, run_files
 from federation.client_app import Handle
 from federation.dataset import Examples, SiteData
@@ -83,6 +84,7 @@ def test_non_iid_digits_are_learned_and_signed(
     assert set(evaluation["per_site"]) == set(digits)
     assert run_files.read_state(request.folder)["state"] == "candidate"
     bundle = unpack((request.folder / "bundle").read_bytes())
+    assert not Predictor(bundle).is_untrained
     verify(bundle, [release_key.public_key().public_bytes_raw()])
     manifest = bundle.manifest
     assert (manifest.version, manifest.parent_version, manifest.cell_count) == (2, 1, 64)
@@ -124,6 +126,7 @@ def test_the_first_version_is_seeded_and_untrained(
     verify(bundles[0], [release_key.public_key().public_bytes_raw()])
     assert bundles[0].parts == bundles[1].parts
     assert not any(bundles[0].parts["prototypes.f32"])
+    assert Predictor(bundles[0]).is_untrained
     assert bundles[0].manifest.temperature == 1.0
     book = np.frombuffer(bundles[0].parts["code_book.f32"], "<f4").reshape(8, -1)
     assert np.linalg.norm(book, axis=1) == pytest.approx(1.0, abs=1e-5)
