@@ -21,7 +21,7 @@ def prepare(cell: Cell, data: Path, folder: Path) -> Path:
     path = _place(cell, folder)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _save(load_dataset(configuration(cell, data, {}).data), path)
+        _save(load_dataset(configuration(cell, data).data), path)
     return path
 
 

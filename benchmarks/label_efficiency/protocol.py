@@ -30,13 +30,16 @@ OURS = "perimeter"
 OURS_BY_SITE = "perimeter-site"
 """The default policy inside equal site quotas: only its score and its balance compete."""
 WHOLE_SYSTEM = "perimeter-system"
-"""The default policy with the trainer's learning from unlabelled samples."""
+"""The default policy, which chooses the first labels too, with learning from unlabelled samples."""
 UNLABELLED: Mapping[str, Any] = {
-    "unlabelled_weight": 1.0,
+    "unlabelled_weight": 3.0,
     "input_noise": 0.3,
     "weight_power": 0.5,
+    "rounds": 80,
 }
 """Trainer settings of the whole system."""
+LONG: Mapping[str, Any] = {"rounds": 80}
+"""Plain training with the whole system's number of rounds."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,22 @@ class Entrant:
         name: in tables.
         strategy: of `perimeter-simulate strategies`, or the default policy by site.
         training: settings of the trainer that differ from the protocol's.
+        start: who chooses the first labels: `random`, the same for all, or `policy`.
     """
 
     name: str
     strategy: str
     training: Mapping[str, Any] = field(default_factory=dict)
+    start: str = "random"
+
+
+BEYOND = (
+    Entrant(WHOLE_SYSTEM, OURS, UNLABELLED, "policy"),
+    Entrant("perimeter-first", OURS, {}, "policy"),
+    Entrant("random-system", "random", UNLABELLED),
+    Entrant("random-long", "random", LONG),
+)
+"""The whole system, and its parts alone: first labels by policy, its trainer, its rounds."""
 
 
 def cells(sets: tuple[str, ...] = ()) -> list[Cell]:
@@ -153,15 +167,13 @@ def entrants() -> list[Entrant]:
     telling = ["random", OURS, OURS_BY_SITE, "margin-global"]
     names = list(dict.fromkeys([*telling, *league_b(), *league_a(), *ablations()]))
     everybody = [Entrant(name, name) for name in names]
-    if UNLABELLED:
-        everybody.insert(2, Entrant(WHOLE_SYSTEM, OURS, UNLABELLED))
-        everybody.insert(3, Entrant("random-system", "random", UNLABELLED))
+    everybody[2:2] = BEYOND
     return everybody
 
 
-def configuration(cell: Cell, data: Path, training: Mapping[str, Any]) -> SimulationConfig:
-    """The simulator's configuration of a cell."""
-    subject = cell.subject
+def configuration(cell: Cell, data: Path, entrant: Entrant | None = None) -> SimulationConfig:
+    """The simulator's configuration of a cell, with what an entrant changes of it."""
+    subject, entrant = cell.subject, entrant or Entrant("random", "random")
     builtin = subject.file.startswith("builtin:")
     return SimulationConfig(
         data=DataConfig(
@@ -174,8 +186,10 @@ def configuration(cell: Cell, data: Path, training: Mapping[str, Any]) -> Simula
             alpha=cell.alpha or 1.0,
             rho=cell.rho,
         ),
-        budget=BudgetConfig(initial=subject.labels, per_cycle=subject.labels, cycles=CYCLES),
-        training=replace(TrainingConfig(), **training),
+        budget=BudgetConfig(
+            initial=subject.labels, start=entrant.start, per_cycle=subject.labels, cycles=CYCLES
+        ),
+        training=replace(TrainingConfig(), **entrant.training),
         simulation=RunConfig(processes=1),
     )
 

@@ -106,7 +106,7 @@ def play(job: Job) -> Line:
     from simulations.world import make_world
 
     began = time.process_time()
-    config = configuration(job.cell, job.data, job.entrant.training)
+    config = configuration(job.cell, job.data, job.entrant)
     dataset = load(prepare(job.cell, job.data, job.features))
     world = make_world(config, dataset, job.seed)
     run = Run(config, dataset, world, make_learner(dataset, config.training, job.seed))
@@ -133,7 +133,7 @@ def _pooled(job: Job, labels: Any) -> float:
     from simulations.learner import make_learner
     from simulations.world import make_world
 
-    config = configuration(job.cell, job.data, job.entrant.training)
+    config = configuration(job.cell, job.data, job.entrant)
     dataset = load(prepare(job.cell, job.data, job.features))
     world = make_world(config, dataset, job.seed)
     known = labels >= 0

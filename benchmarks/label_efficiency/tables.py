@@ -83,7 +83,7 @@ def _parts(results: Results) -> list[str]:
 
 def _label_table(results: Results) -> str:
     names = _present(results, [*protocol.league_b(), *protocol.league_a()])
-    names = list(dict.fromkeys([protocol.WHOLE_SYSTEM, "random-system", *names]))
+    names = list(dict.fromkeys([*(e.name for e in protocol.BEYOND), *names]))
     names = [n for n in _present(results, names) if n != figures.REFERENCE]
     rows = []
     for name in names:
@@ -130,7 +130,9 @@ def _duel_table(
 
 
 def _quality_table(results: Results, names: Sequence[str], ours: Sequence[str]) -> str:
-    names = _present(results, list(dict.fromkeys([*reversed(ours), "random-system", *names])))
+    names = _present(
+        results, list(dict.fromkeys([*reversed(ours), *(e.name for e in protocol.BEYOND), *names]))
+    )
     rows = []
     for name in names:
         row = [name]

@@ -52,6 +52,8 @@ class Watched:
 
     def _note(self, view: SelectionView, selection: Selection) -> None:
         """One record per trained model: what it changed, and what the explore labels say of it."""
+        if not view.cycle:
+            return
         predicted = view.probabilities.argmax(axis=1)
         before, self._predicted = self._predicted, predicted
         drawn = selection.explore_probabilities > 0
