@@ -13,7 +13,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -113,7 +113,7 @@ def measure(case: str, pool: Pool, budget: Budget, policy: Policy) -> Row:
 
 
 def all_rows(rows: int) -> list[Row]:
-    """The three published cases and the one with equal scores."""
+    """The three published cases, and those where scores tie."""
     big = fleet(rows)
     count = max(1, rows // 1000)
     plain = Policy(switches=Switches(**{**asdict(BAR), "classes": False, "sites": False}))
@@ -122,6 +122,10 @@ def all_rows(rows: int) -> list[Row]:
         measure("one-partition-10m", big, _budget(count), plain),
         measure("site-cell-class-10m", big, _budget(count), three),
     ]
+    for case, tied in (("few-levels", _few_levels), ("one-site-equal", _one_site_equal)):
+        pool = replace(big, margins=tied(big))
+        found.append(measure(f"site-cell-class-10m-{case}", pool, _budget(count), three))
+        del pool
     del big
     equal = fleet(rows, level=40)
     found.append(measure("site-cell-class-10m-equal-scores", equal, _budget(count), three))
@@ -135,14 +139,25 @@ def all_rows(rows: int) -> list[Row]:
     return found
 
 
+def _few_levels(pool: Pool) -> np.ndarray:
+    """Three different scores, a third of the scale each."""
+    return np.array([20, 40, 60], dtype=np.uint8)[np.minimum(pool.margins // 21, 2)]
+
+
+def _one_site_equal(pool: Pool) -> np.ndarray:
+    """The largest site claims the highest score for all it has."""
+    largest = np.bincount(pool.site_index).argmax()
+    return np.where(pool.site_index == largest, 63, pool.margins).astype(np.uint8)
+
+
 def table(rows: list[Row]) -> str:
     """The table as text."""
     lines = [
-        f"{'case':34s}{'ratio':>8s}{'certified':>11s}{'seconds':>9s}{'floor':>8s}"
+        f"{'case':36s}{'ratio':>8s}{'certified':>11s}{'seconds':>9s}{'floor':>8s}"
         f"{'peak MB':>9s}{'proof s':>9s}{'picks':>8s}  engine"
     ]
     lines += [
-        f"{row.case:34s}{row.ratio:8.2f}{row.certified:11.4f}{row.seconds:9.3f}"
+        f"{row.case:36s}{row.ratio:8.2f}{row.certified:11.4f}{row.seconds:9.3f}"
         f"{row.floor_seconds:8.3f}{row.peak_bytes / 1e6:9.0f}{row.certificate_seconds:9.2f}"
         f"{row.picks:8d}  {row.engine}"
         for row in rows

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.core.allocation.crowd import Crowd
 from coordinator.core.allocation.fill import guided_fill
 from coordinator.core.allocation.keys import build_problem
 from coordinator.core.allocation.lazy import lazy_greedy
@@ -30,6 +31,8 @@ MANY_PICKS = 5000
 LOOK_BACKS = 3
 """How often the shortlist is extended by rows that turn out to be worth a look."""
 
+CROWD_STEP = 2 / 3
+"""Share of the policy's step where one row stands for many: there are few keys to look at."""
 QUICK_STEP = 0.3
 """Relative step of the first look, which only says what to add to the shortlist."""
 ROWS_OF_A_KEY = 8
@@ -57,6 +60,22 @@ class Choice:
     prices: Multipliers | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """What a row must pass to be added to the shortlist.
+
+    Attributes:
+        bars: float64[sites], least gain per cost unit.
+        kind_bars: float64[sites], the same for rows of a crowd. Most kinds of a crowd gain the
+            same, so those within the engine's step to both sides are noise.
+        most: rows of one key and utility to add.
+    """
+
+    bars: Reals
+    kind_bars: Reals
+    most: int
+
+
 def choose(market: Market) -> tuple[Choice, Objective]:
     """Buys the rows that together are worth most within all limits.
 
@@ -66,7 +85,8 @@ def choose(market: Market) -> tuple[Choice, Objective]:
     pool, policy = market.pool, market.policy
     budget = market.setting.budget
     objective = build_terms(pool, budget, policy, label_mass=market.label_mass)
-    offer = market.offer(market.shortlist(objective[1]))
+    crowd = market.crowd(objective[1])
+    offer = market.offer(market.shortlist(objective[1], crowd))
     if not market.most_picks:
         empty = np.zeros(0, dtype=np.int64)
         return Choice(empty, empty.astype(np.bool_), "none", market.floors, None), objective
@@ -76,21 +96,23 @@ def choose(market: Market) -> tuple[Choice, Objective]:
             none = np.zeros(len(rows), dtype=np.bool_)
             return Choice(rows, none, ONE_PARTITION, market.floors, None), objective
     if len(offer.rows) + len(market.drawn) < len(pool):
-        offer = _widened(market, offer, objective)
+        offer = _widened(market, offer, objective, crowd)
+    if crowd is not None and offer.most_picks >= MANY_PICKS:
+        policy = replace(policy, epsilon=policy.epsilon * CROWD_STEP)
     most = ROWS_OF_A_KEY
     for _ in range(LOOK_BACKS):
         choice, bars = _choose_from(pool, offer, objective, policy)
-        # What lies within the engine's own step of the bar is not worth another look.
-        missed = _missed(market, offer, objective, choice.rows, bars * (1.0 + policy.epsilon))
-        if not len(missed):
-            break
         most *= 4
-        missed = market.thinned(missed, objective[1], most)
-        offer = market.offer(np.union1d(offer.rows, missed))
+        # What lies within the engine's own step of the bar is not worth another look.
+        look = _Look(bars * (1.0 + policy.epsilon), bars / (1.0 - policy.epsilon) ** 2, most)
+        more = _beside(market, offer, (objective, crowd), choice.rows, look)
+        if not len(more):
+            break
+        offer = market.offer(np.union1d(offer.rows, more))
     return choice, objective
 
 
-def _widened(market: Market, offer: Offer, objective: Objective) -> Offer:
+def _widened(market: Market, offer: Offer, objective: Objective, crowd: Crowd | None) -> Offer:
     """The shortlist, and what a quick look says is worth buying beside it."""
     problem = build_problem(
         market.pool,
@@ -102,22 +124,40 @@ def _widened(market: Market, offer: Offer, objective: Objective) -> Offer:
     none = np.zeros(len(rows), dtype=np.bool_)
     quick = Choice(rows, none, "threshold", offer.floors, None)
     bars = _bars(market.pool, offer, objective, quick)
-    missed = _missed(market, offer, objective, rows, bars)
-    if not len(missed):
-        return offer
-    more = market.thinned(missed, objective[1], ROWS_OF_A_KEY)
-    return market.offer(np.union1d(offer.rows, more))
+    look = _Look(bars, bars / (1.0 - QUICK_STEP) ** 2, ROWS_OF_A_KEY)
+    more = _beside(market, offer, (objective, crowd), rows, look)
+    return market.offer(np.union1d(offer.rows, more)) if len(more) else offer
 
 
-def _missed(
-    market: Market, offer: Offer, objective: Objective, rows: Integers, bars: Reals
+def _beside(
+    market: Market,
+    offer: Offer,
+    worth: tuple[Objective, Crowd | None],
+    rows: Integers,
+    look: _Look,
 ) -> Integers:
-    """Rising rows outside the offer that could pass their site's bar beside the chosen rows."""
+    """Rows outside the offer that could pass their site's bar beside the chosen rows.
+
+    Args:
+        market: all rows.
+        offer: rows that an engine saw.
+        worth: the objective, and the crowd if there is one.
+        rows: rows that the engine chose.
+        look: what a row must pass.
+    """
+    objective, crowd = worth
     bought = offer.utilities[np.searchsorted(offer.rows, rows)].astype(np.float64)
     masses = term_masses(objective[1], rows, bought)
-    missed = market.missed(offer.rows, objective, masses, bars)
+    missed = market.missed(offer.rows, objective, masses, look.bars, crowd)
     spare = np.setdiff1d(offer.rows, rows, assume_unique=True)
-    return market.undominated(missed, spare, objective[1])
+    missed = market.undominated(missed, spare, objective[1])
+    if len(missed):
+        missed = market.thinned(missed, objective[1], look.most)
+    if crowd is None:
+        return missed
+    passing = masses, look.kind_bars
+    more = market.of_kinds(crowd, (offer.rows, rows), objective, passing, look.most)
+    return np.concatenate([missed, more])
 
 
 def _choose_from(

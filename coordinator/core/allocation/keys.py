@@ -61,7 +61,8 @@ def build_problem(
 def key_codes(pool: Pool, rows: Integers, costs: Integers, terms: tuple[Term, ...]) -> Integers:
     """int64[n]: equal where site, cost and all groups are equal; otherwise in their order."""
     code = pool.site_index[rows].astype(np.int64)
-    for column in (costs, *(term.groups(rows) for term in terms)):
+    apart = dict.fromkeys(term.apart for term in terms if term.apart is not None)
+    for column in (costs, *(groups(rows) for groups in apart)):
         width = int(column.max(initial=0)) + 1
         if (int(code.max(initial=0)) + 1) * width >= _table_size(len(code)):
             code = dense_codes(code)

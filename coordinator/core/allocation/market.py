@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.allocation.chance import quick_numbers
+from coordinator.core.allocation.crowd import Crowd, drawn_kinds, find_crowd
 from coordinator.core.allocation.keys import dense_codes, key_codes
 from coordinator.core.allocation.limits import Limits
 from coordinator.core.allocation.objective import Integers, Reals
@@ -74,7 +75,7 @@ class Market:
             rows = rows[~np.isin(rows, self.drawn, assume_unique=True)]
         return Offer(
             rows=rows,
-            utilities=self._utilities(rows),
+            utilities=self.utilities_of(rows),
             ties=self._ties(rows),
             costs=self.setting.costs_of(rows),
             classes=self._classes[rows] if self.floors.any() else self._main[rows].astype(np.int64),
@@ -101,12 +102,34 @@ class Market:
         place = len(known) - self.most_picks
         return max(SMALLEST_LABEL_MASS, float(np.partition(known, place)[place]))
 
-    def shortlist(self, terms: tuple[Term, ...]) -> Integers:
+    @cached_property
+    def size(self) -> int:
+        """Rows of a shortlist, about."""
+        return max(SMALLEST_SHORTLIST, PICKS_MULTIPLE * self.most_picks) + len(self.drawn)
+
+    def crowd(self, terms: tuple[Term, ...]) -> Crowd | None:
+        """All rows by kind where far too many share the last utility of a shortlist."""
+        if self._single is None or self.size * 3 // 2 >= len(self.pool):
+            return None
+        column, _ = self._single
+        if np.count_nonzero(column >= self._last_level) <= 2 * self.size:
+            return None
+        return find_crowd(self.pool, column, np.array([self._last_level]), terms)
+
+    def kinds(self, terms: tuple[Term, ...]) -> Crowd | None:
+        """All rows by kind, or None where scores have too many levels for that to help."""
+        if self._single is None:
+            return None
+        column, _ = self._single
+        return find_crowd(self.pool, column, np.flatnonzero(np.bincount(column)), terms)
+
+    def shortlist(self, terms: tuple[Term, ...], crowd: Crowd | None = None) -> Integers:
         """Rising rows worth a first look: the best of all, and of each class with a floor."""
-        size = max(SMALLEST_SHORTLIST, PICKS_MULTIPLE * self.most_picks) + len(self.drawn)
+        size = self.size
         if size * 3 // 2 >= len(self.pool):
             return np.arange(len(self.pool))
-        parts = [self._best(None, size, terms)]
+        best = self._best(None, size, terms) if crowd is None else self._of_crowd(crowd, terms)
+        parts = [best]
         for group in np.flatnonzero(self.floors).tolist():
             members = np.flatnonzero(self._classes == group)
             if len(members):
@@ -125,15 +148,15 @@ class Market:
             return rows
         keys = dense_codes(self._codes(np.concatenate([spare, rows]), terms))
         best = np.full(int(keys.max()) + 1, -1.0, dtype=np.float32)
-        np.maximum.at(best, keys[: len(spare)], self._utilities(spare))
-        return rows[self._utilities(rows) > best[keys[len(spare) :]]]
+        np.maximum.at(best, keys[: len(spare)], self.utilities_of(spare))
+        return rows[self.utilities_of(rows) > best[keys[len(spare) :]]]
 
     def thinned(self, rows: Integers, terms: tuple[Term, ...], most: int) -> Integers:
         """Of rising rows, those that chance puts first in each key and level of utility."""
         if len(rows) <= SMALLEST_SHORTLIST:
             return rows
         codes = dense_codes(self._codes(rows, terms)) * 1024
-        codes += np.rint(self._utilities(rows) * 1023).astype(np.int64)
+        codes += np.rint(self.utilities_of(rows) * 1023).astype(np.int64)
         return rows[lowest_per_key(codes, self._ties(rows), most)]
 
     def missed(
@@ -142,6 +165,7 @@ class Market:
         objective: tuple[float, tuple[Term, ...]],
         masses: list[Reals],
         bars: Reals,
+        crowd: Crowd | None = None,
     ) -> Integers:
         """Rising rows outside ``known`` whose gain per cost unit could pass their site's bar.
 
@@ -150,6 +174,7 @@ class Market:
             objective: weight of the plain utility sum, and the concave terms.
             masses: masses of the terms' groups.
             bars: float64[sites], gain per cost unit that is no longer bought.
+            crowd: rows to leave out.
         """
         linear, terms = objective
         if len(known) + len(self.drawn) == len(self.pool):
@@ -159,9 +184,9 @@ class Market:
             for term, mass in zip(terms, masses, strict=True)
         )
         lowest = float(bars.min(initial=np.inf))
-        rows = self._at_least(lowest * self._one_cost / max(steepest, 1e-12))
+        rows = self._at_least(lowest * self._one_cost / max(steepest, 1e-12), crowd)
         slopes = row_slopes(rows, linear, terms, masses)
-        worth = self._utilities(rows) * slopes
+        worth = self.utilities_of(rows) * slopes
         if self._mixed:
             worth = worth / self.setting.costs_of(rows)
         else:
@@ -170,6 +195,62 @@ class Market:
             worth > (lowest if (bars == lowest).all() else bars[self.pool.site_index[rows]])
         ]
         return rows[~_in_sorted(rows, known) & ~_in_sorted(rows, self.drawn)]
+
+    def of_kinds(
+        self,
+        crowd: Crowd,
+        known: tuple[Integers, Integers],
+        objective: tuple[float, tuple[Term, ...]],
+        look: tuple[list[Reals], Reals],
+        most: int,
+    ) -> Integers:
+        """Rising rows of kinds that pass their site's bar and have no row left among the known.
+
+        Args:
+            crowd: rows of one level by kind.
+            known: rows that an engine saw, and those of them that it chose.
+            objective: weight of the plain utility sum, and the concave terms.
+            look: masses of the terms' groups; float64[sites], gain per cost unit that is no longer
+                bought.
+            most: rows of one kind.
+        """
+        (linear, terms), (masses, bars) = objective, look
+        seen = crowd.tally(known[0]) + crowd.tally(self.drawn)
+        slopes = row_slopes(crowd.heads, linear, terms, masses)
+        worth = self.utilities_of(crowd.heads) * slopes / self.setting.costs_of(crowd.heads)
+        passed = worth / np.maximum(bars[self.pool.site_index[crowd.heads]], 1e-12)
+        # A row left of the same kind does as well.
+        spare = crowd.tally(known[0]) > crowd.tally(known[1])
+        over = np.flatnonzero((passed > 1.0) & (crowd.counts > seen) & ~spare)
+        if len(over) > self.size:
+            over = over[np.argsort(-passed[over], kind="stable")[: self.size]]
+        wanted: Integers = np.zeros(len(crowd.kinds), dtype=np.int64)
+        wanted[over] = seen[over] + min(most, max(1, self.size // max(1, len(over))))
+        return crowd.lowest(wanted, self.pool, self.setting.key)
+
+    @cached_property
+    def _last_level(self) -> int:
+        """The highest level of the only score that enough rows reach for a shortlist."""
+        assert self._single is not None
+        return level_reaching(self._single[0], self.size)
+
+    def _of_crowd(self, crowd: Crowd, terms: tuple[Term, ...]) -> Integers:
+        """The best rising rows of a crowd, those of the last utility spread over its kinds."""
+        assert self._single is not None
+        above = np.flatnonzero(self._single[0] > self._last_level)
+        left = self.size - len(above)
+        kinds: Integers = np.arange(len(crowd.kinds))
+        if len(kinds) > left:
+            kinds = drawn_kinds(crowd, left // 2, terms, self.setting.key)
+        wanted: Integers = np.zeros(len(crowd.kinds), dtype=np.int64)
+        wanted[kinds] = -(-left // len(kinds))
+        for term in terms:
+            # A group of few kinds needs more of each, or its share of the picks is not there.
+            groups = term.groups(crowd.heads[kinds])
+            known = np.bincount(groups)
+            share = 2 * self.most_picks // np.count_nonzero(known) + 8
+            wanted[kinds] = np.maximum(wanted[kinds], -(-share // known[groups]))
+        return np.union1d(above, crowd.lowest(wanted, self.pool, self.setting.key))
 
     @cached_property
     def _mixed(self) -> bool:
@@ -201,18 +282,24 @@ class Market:
     def _all_utilities(self) -> NDArray[np.float32]:
         return utilities(self.pool, self.policy, self.setting.phase)
 
-    def _utilities(self, rows: Integers) -> NDArray[np.float32]:
+    def utilities_of(self, rows: Integers) -> NDArray[np.float32]:
+        """float32[len(rows)]: worth of the rows' labels, apart from all others."""
         if self._single is not None:
             column, table = self._single
             return np.asarray(table[column[rows]], dtype=np.float32)
         return np.asarray(self._all_utilities[rows], dtype=np.float32)
 
-    def _at_least(self, bar: float) -> Integers:
-        """Rising rows whose utility reaches the bar."""
+    def _at_least(self, bar: float, crowd: Crowd | None) -> Integers:
+        """Rising rows outside the crowd whose utility reaches the bar."""
         if self._single is not None:
             column, table = self._single
             level = int(np.searchsorted(table[:64], np.float32(bar * (1 - 1e-6))))
-            return np.flatnonzero(column >= level) if level < 64 else np.zeros(0, dtype=np.int64)
+            if level >= 64:
+                return np.zeros(0, dtype=np.int64)
+            reached = column >= level
+            return np.flatnonzero(
+                reached if crowd is None else reached & (column != self._last_level)
+            )
         return np.flatnonzero(self._all_utilities >= bar * (1 - 1e-6))
 
     def _best(self, members: Integers | None, size: int, terms: tuple[Term, ...]) -> Integers:
@@ -221,8 +308,7 @@ class Market:
         Where far more rows than that share the last utility, they are spread over the keys.
         """
         if self._single is not None and members is None:
-            column, _ = self._single
-            level = level_reaching(column, size)
+            column, level = self._single[0], self._last_level
             near = np.flatnonzero(column >= level)
             if len(near) <= 2 * size:
                 return near
@@ -231,12 +317,12 @@ class Market:
             members = np.arange(len(self.pool)) if members is None else members
             if len(members) <= 2 * size:
                 return members
-            worth = self._utilities(members)
+            worth = self.utilities_of(members)
             bar = np.partition(worth, len(worth) - size)[len(worth) - size]
             near = np.asarray(members[worth >= bar], dtype=np.int64)
             if len(near) <= 2 * size:
                 return near
-            last = self._utilities(near) == bar
+            last = self.utilities_of(near) == bar
         above, level_rows = near[~last], near[last]
         codes = self._codes(level_rows, terms)
         kept = spread_over_keys(codes, self._ties(level_rows), size - len(above))

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.core.allocation.bound import upper_bound
+from coordinator.core.allocation.bound import CLOSE_ENOUGH, upper_bound
 from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.choose import ONE_PARTITION, Choice, Objective, choose, slopes_at
 from coordinator.core.allocation.explore import ExploreDraw
+from coordinator.core.allocation.kind_bound import bound_of_kinds, market_kinds
 from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.phases import adapted
 from coordinator.core.allocation.policy import (
@@ -73,7 +74,6 @@ def certify(pool: Pool, budget: Budget, policy: Policy, allocation: Allocation) 
     policy = adapted(policy, pool.progress)
     setting = make_setting(pool, budget, policy, allocation.key)
     market = _market(setting, allocation.rows[allocation.reasons == Reason.EXPLORE])
-    offer = market.whole()
     linear, terms = build_terms(pool, budget, policy, label_mass=market.label_mass)
     useful = np.isin(allocation.reasons, (Reason.USEFUL, Reason.CLASS_FLOOR))
     rows = allocation.rows[useful]
@@ -84,7 +84,12 @@ def certify(pool: Pool, budget: Budget, policy: Policy, allocation: Allocation) 
     )
     if allocation.engine == ONE_PARTITION:
         return Certificate(value=value, bound=value)  # exact by construction, see partition.py
-    bound = upper_bound(pool, offer, objective=(linear, terms), start=masses, value=value)
+    kinds = market_kinds(market, (linear, terms))
+    if kinds is None:
+        offer = market.whole()
+        bound = upper_bound(pool, offer, objective=(linear, terms), start=masses, value=value)
+    else:
+        bound = bound_of_kinds(kinds, masses, enough=value / CLOSE_ENOUGH)
     return Certificate(value=value, bound=max(bound, value))
 
 

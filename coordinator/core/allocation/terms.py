@@ -19,7 +19,7 @@ RUNNER_UP_SHARE = 0.25
 SMALLEST_OVERLAP = 0.01
 """An overlap this small, or this close to 1, is rounded, which saves one family."""
 
-Groups = Callable[[NDArray[np.int64]], NDArray[np.integer]]
+Groups = Callable[[NDArray[np.int64] | slice], NDArray[np.integer]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,10 +29,14 @@ class Term:
     Attributes:
         family: the concave functions; its ``groups`` are empty.
         groups: gives the group of each asked row of the pool.
+        apart: tells the groups inside one site apart, or None where the site says the group.
+        width: numbers that ``apart`` gives, from 0.
     """
 
     family: Family
     groups: Groups
+    apart: Groups | None
+    width: int
 
 
 def build_terms(
@@ -88,16 +92,22 @@ def _cell_terms(pool: Pool, policy: Policy, *, label_mass: float) -> list[Term]:
         share = 1.0
     elif share < SMALLEST_OVERLAP:
         share = 0.0
-    terms = []
+    terms: list[Term] = []
+
+    def cell(rows: Integers | slice) -> NDArray[np.integer]:
+        return pool.cell_ids[rows]
+
     if share > 0.0:
         weights = np.full(cells, policy.cell_weight * share)
         family = _family("cells", weights, base=labels * label_mass, scale=label_mass, power=0.5)
-        terms.append(Term(family, lambda rows: pool.cell_ids[rows]))
+        terms.append(Term(family, cell, cell, cells))
     if share < 1.0:
         weights = np.full(pairs, policy.cell_weight * (1.0 - share))
         base = np.tile(labels * label_mass, pool.site_count)
         family = _family("site cells", weights, base=base, scale=label_mass, power=0.5)
-        terms.append(Term(family, lambda rows: pool.site_index[rows] * cells + pool.cell_ids[rows]))
+        terms.append(
+            Term(family, lambda rows: pool.site_index[rows] * cells + cell(rows), cell, cells)
+        )
     return terms
 
 
@@ -113,7 +123,7 @@ def _pair_term(pool: Pool, policy: Policy, *, label_mass: float) -> Term:
     base = np.zeros(len(weights))
     family = _family("pairs", weights, base=base, scale=label_mass, power=0.5)
     first, second, classes = pool.predicted_classes, pool.runner_up_classes, pool.class_count
-    return Term(family, lambda rows: first[rows].astype(np.int64) * classes + second[rows])
+    return _plain(family, lambda rows: first[rows].astype(np.int64) * classes + second[rows])
 
 
 def _class_terms(pool: Pool, budget: Budget, policy: Policy, *, label_mass: float) -> list[Term]:
@@ -125,11 +135,11 @@ def _class_terms(pool: Pool, budget: Budget, policy: Policy, *, label_mass: floa
     family = _family("classes", weights, base=labels * label_mass, scale=scale, power=1.0)
     main = pool.prototype_classes if policy.switches.prototype else pool.predicted_classes
     if not policy.switches.runner_up:
-        return [Term(family, lambda rows: main[rows])]
+        return [_plain(family, lambda rows: main[rows])]
     second = pool.runner_up_classes
     return [
-        Term(_scaled(family, 1.0 - RUNNER_UP_SHARE), lambda rows: main[rows]),
-        Term(_scaled(family, RUNNER_UP_SHARE), lambda rows: second[rows]),
+        _plain(_scaled(family, 1.0 - RUNNER_UP_SHARE), lambda rows: main[rows]),
+        _plain(_scaled(family, RUNNER_UP_SHARE), lambda rows: second[rows]),
     ]
 
 
@@ -138,7 +148,12 @@ def _site_term(pool: Pool, policy: Policy, *, label_mass: float) -> Term:
     base = pool.progress.site_labels.astype(np.float64) * label_mass
     weights = np.full(pool.site_count, policy.site_weight)
     family = _family("sites", weights, base=base, scale=label_mass, power=0.5)
-    return Term(family, lambda rows: pool.site_index[rows])
+    return Term(family, lambda rows: pool.site_index[rows], None, 1)
+
+
+def _plain(family: Family, groups: Groups) -> Term:
+    """A term whose groups have nothing to do with the site."""
+    return Term(family, groups, groups, len(family.weights))
 
 
 def _family(name: str, weights: Reals, *, base: Reals, scale: float, power: float) -> Family:
