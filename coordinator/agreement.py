@@ -82,7 +82,7 @@ def gain_of(office: Office, campaign_id: bytes, cycle: int, change: Change) -> t
     judged = [(grant, pair) for grant in drawn if (pair := _judged(grant, change)) is not None]
     labels = ChangedLabels(
         inclusion_probabilities=np.array(
-            [max(grant.terms.inclusion_ppm, 1) / 1_000_000 for grant, _ in judged], dtype=np.float64
+            [grant.terms.inclusion_probability for grant, _ in judged], dtype=np.float64
         ),
         correct_before=np.array([pair[0] for _, pair in judged], dtype=np.int64),
         correct_after=np.array([pair[1] for _, pair in judged], dtype=np.int64),

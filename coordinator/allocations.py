@@ -15,7 +15,7 @@ from coordinator.core.allocation.pool import Pool, Progress
 from coordinator.core.allocation.result import Allocation, digest_inputs
 from coordinator.core.allocation.seam import allocate
 from coordinator.core.campaign import Campaign
-from coordinator.core.entries import GrantReason, GrantTerms
+from coordinator.core.entries import TRILLION, GrantReason, GrantTerms
 from coordinator.core.ledger import Ledger
 from coordinator.core.records import AllocationRecord, SiteReportRecord
 from coordinator.equal_rows import named_picks
@@ -144,10 +144,15 @@ def _terms(
                 cycle=record.cycle,
                 reason=GrantReason(int(made.reasons[i])),
                 expires_at=expires_at,
-                inclusion_ppm=round(float(made.inclusion_probabilities[i]) * 1_000_000),
+                inclusion_trillionths=_trillionths(float(made.inclusion_probabilities[i])),
             )
         )
     return tuple(terms)
+
+
+def _trillionths(probability: float) -> int:
+    """A probability in 1e-12, at least 1 unless it is 0."""
+    return max(1, round(probability * TRILLION)) if probability else 0
 
 
 def _lists(values: Any) -> dict[str, Any]:

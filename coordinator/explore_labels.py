@@ -58,7 +58,7 @@ def labels_of(office: Office, campaign: Campaign, record: AllocationRecord) -> E
         predicted_classes=predicted,
         confidences=confidences,
         inclusion_probabilities=np.array(
-            [max(g.terms.inclusion_ppm, 1) / 1_000_000 for g in grants], dtype=np.float64
+            [g.terms.inclusion_probability for g in grants], dtype=np.float64
         ),
         correct=np.array(correct, dtype=np.int64),
     )

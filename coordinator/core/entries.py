@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
+TRILLION = 10**12
+
 
 class GrantState(StrEnum):
     """Life of a grant. `RELEASED` is passing; the last five are final."""
@@ -56,7 +58,9 @@ class GrantTerms:
         cycle: Cycle of the campaign, from 1.
         reason: Why it was granted.
         expires_at: Seconds since 1970-01-01 UTC.
-        inclusion_ppm: Probability of the draw in parts per million for EXPLORE, else 0.
+        inclusion_ppm: The same in parts per million, in older entries; else 0.
+        inclusion_trillionths: Probability of the draw in 1e-12 for EXPLORE, else 0; a pool of
+            millions needs the digits.
     """
 
     grant_id: bytes
@@ -69,6 +73,20 @@ class GrantTerms:
     reason: GrantReason
     expires_at: int
     inclusion_ppm: int = 0
+    inclusion_trillionths: int = 0
+
+    @property
+    def inclusion_probability(self) -> float:
+        """Probability of the draw of an EXPLORE grant, above 0.
+
+        >>> from dataclasses import replace
+        >>> terms = GrantTerms(b"", b"", b"", "s", "a", 1, 1, GrantReason.EXPLORE, 9)
+        >>> replace(terms, inclusion_ppm=3).inclusion_probability
+        3e-06
+        >>> replace(terms, inclusion_trillionths=3).inclusion_probability
+        3e-12
+        """
+        return (self.inclusion_trillionths or max(self.inclusion_ppm, 1) * 10**6) / TRILLION
 
 
 @dataclass(frozen=True)
@@ -146,6 +164,9 @@ def entry_json(entry: Entry) -> str:
     """
     fields = asdict(entry)
     fields.update(fields.pop("terms", {}))
+    if not fields.get("inclusion_trillionths", 1):
+        # Entries from before this field keep the bytes that their digest speaks for.
+        del fields["inclusion_trillionths"]
     for name in _ID_FIELDS:
         if name in fields:
             fields[name] = fields[name].hex()

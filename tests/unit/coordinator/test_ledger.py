@@ -205,6 +205,21 @@ def test_entries_read_back_as_they_were_written():
     assert [entry_from_json(entry_json(entry)) for entry in entries] == entries
 
 
+def test_a_probability_below_a_millionth_keeps_its_digits():
+    drawn = dataclasses.replace(terms(1), inclusion_trillionths=123_456)
+    read = entry_from_json(entry_json(Granted(2, 5, drawn)))
+    assert read.terms.inclusion_probability == 1.23456e-7
+
+
+def test_entries_from_before_finer_probabilities_keep_their_bytes_and_their_meaning():
+    older = dataclasses.replace(terms(1), inclusion_ppm=250)
+    body = entry_json(Granted(2, 5, older))
+    assert "inclusion_ppm" in body
+    assert "inclusion_trillionths" not in body
+    assert entry_json(entry_from_json(body)) == body
+    assert entry_from_json(body).terms.inclusion_probability == 250e-6
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Any mix of grants, reports, repeats, expiries, failed writes and restarts."""
 

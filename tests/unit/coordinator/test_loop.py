@@ -621,7 +621,9 @@ def test_samples_that_were_only_counted_are_explored_and_bought_by_the_ids_that_
 
     def chances(office):
         grants = office.ledger.grants(campaign_id)
-        return [g.terms.inclusion_ppm for g in grants if g.terms.reason is GrantReason.EXPLORE]
+        return [
+            g.terms.inclusion_trillionths for g in grants if g.terms.reason is GrantReason.EXPLORE
+        ]
 
     # One explore label over two sites of 165 samples each.
-    assert central.ask(chances) == [round(1e6 * 0.5 / 165)]
+    assert central.ask(chances) == [round(1e12 * 0.5 / 165)]
