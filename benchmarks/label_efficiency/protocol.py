@@ -37,7 +37,7 @@ UNLABELLED: Mapping[str, Any] = {
     "weight_power": 0.5,
     "rounds": 80,
 }
-"""Trainer settings of the whole system."""
+"""Trainer settings of the whole system, apart from the comparison with plain training."""
 LONG: Mapping[str, Any] = {"rounds": 80}
 """Plain training with the whole system's number of rounds."""
 
@@ -119,12 +119,14 @@ class Entrant:
 
 
 BEYOND = (
-    Entrant(WHOLE_SYSTEM, OURS, UNLABELLED, "policy"),
+    Entrant(WHOLE_SYSTEM, OURS, {**UNLABELLED, "compare_plain": True}, "policy"),
+    Entrant("perimeter-unchecked", OURS, UNLABELLED, "policy"),
     Entrant("perimeter-first", OURS, {}, "policy"),
     Entrant("random-system", "random", UNLABELLED),
     Entrant("random-long", "random", LONG),
 )
-"""The whole system, and its parts alone: first labels by policy, its trainer, its rounds."""
+"""The whole system as campaigns run it, and its parts: without the comparison with plain training,
+first labels by policy alone, its trainer alone, its rounds alone."""
 
 
 def cells(sets: tuple[str, ...] = ()) -> list[Cell]:

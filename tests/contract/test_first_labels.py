@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coordinator.core.allocation.policy import Budget, Phase, Policy, Reason
+from coordinator.core.allocation.policy import Budget, Phase, Policy, Reason, Switches
 from coordinator.core.allocation.pool import Pool, Progress
 from coordinator.core.allocation.seam import allocate
 from edge_agent.scoring import CandidateColumns, ModelOutputs, score, with_coverage
@@ -13,10 +13,16 @@ from edge_agent.scoring import CandidateColumns, ModelOutputs, score, with_cover
 CLASSES, WIDTH = 6, 24
 
 
-def a_site(sizes: list[int], seed: int) -> tuple[CandidateColumns, np.ndarray]:
-    """Samples in clusters of the given sizes, as an untrained model's columns; whose each is."""
+def a_site(
+    sizes: list[int], seed: int, *, places: int | None = None
+) -> tuple[CandidateColumns, np.ndarray]:
+    """Samples in clusters of the given sizes, as an untrained model's columns; whose each is.
+
+    Sites with the same `places` have their clusters at the same places.
+    """
     rng = np.random.default_rng(seed)
-    centres = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0][: len(sizes)]
+    spots = np.random.default_rng(seed if places is None else places)
+    centres = np.linalg.qr(spots.normal(size=(WIDTH, WIDTH)))[0][: len(sizes)]
     cluster = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     embedding = centres[cluster] + 0.02 * rng.normal(size=(len(cluster), WIDTH))
     embedding = embedding.astype(np.float32)
@@ -26,7 +32,7 @@ def a_site(sizes: list[int], seed: int) -> tuple[CandidateColumns, np.ndarray]:
         ModelOutputs(logits, embedding),
         temperature=1.0,
         prototypes=np.zeros((CLASSES, WIDTH), np.float32),
-        code_book=rng.normal(size=(8, WIDTH)).astype(np.float32),
+        code_book=np.random.default_rng(7).normal(size=(256, WIDTH)).astype(np.float32),
     )
     return with_coverage(columns, embedding), cluster
 
@@ -74,6 +80,19 @@ def test_the_first_labels_of_two_sites_go_to_one_sample_of_each_of_the_largest_c
     assert bought == {(0, 0), (0, 2), (1, 1), (1, 4)}
     again = allocate(pool, budget, Policy(explore_ratio=0.5), np.random.default_rng(seed))
     assert again.digest() == made.digest()
+
+
+def test_what_two_sites_hold_alike_is_bought_once_before_anything_is_bought_twice():
+    north, north_cluster = a_site([160, 90, 40], 1, places=3)
+    south, south_cluster = a_site([150, 80, 45], 2, places=3)
+    cluster = np.concatenate([north_cluster, south_cluster])
+    budget = Budget(3, np.array([99, 99]), np.zeros(CLASSES, np.int64))
+    pool = pool_of([north, south])
+    made = allocate(pool, budget, Policy(), np.random.default_rng(0))
+    assert sorted(cluster[made.rows].tolist()) == [0, 1, 2]
+    blind = Policy(switches=Switches(cells=False))
+    twice = allocate(pool, budget, blind, np.random.default_rng(0))
+    assert sorted(cluster[twice.rows].tolist()) != [0, 1, 2]
 
 
 def test_with_a_label_for_every_cluster_each_one_gets_a_label():

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.policy import Phase, Policy
 from coordinator.core.allocation.pool import Progress
 
-_NOTHING_KNOWN = dict.fromkeys(("cells", "pairs", "novelty", "classes", "floors", "explore"), False)
+_NOTHING_KNOWN = dict.fromkeys(("pairs", "novelty", "classes", "floors", "explore"), False)
+COLD_CELL_POWER = 1.0
+"""Gains of a cell fade fast in a cold phase: what sites hold alike, each of them offers first."""
 FULL_SKEW = 0.2
 """Class skew from which the policy balances with all its weight."""
 
@@ -43,11 +45,13 @@ def adapted(policy: Policy, progress: Progress) -> Policy:
     Novelty, cells and class balance look for what the model may never have met. That pays where
     classes are rare, and costs labels where all of them are known: then doubt alone, spread over
     confusions, says what to ask next. So they are as strong as the labels are uneven over the
-    classes. In a cold phase predicted classes and cells are random and there is no accuracy to
-    estimate, so all that builds on them is left out: only density, sites and limits count.
+    classes. In a cold phase predicted classes are random and there is no accuracy to estimate, so
+    all that builds on them is left out. Cells are drawn at random then, but by one code book for
+    all sites: alike samples share one, and sites that hold alike samples do not all buy the same.
     """
     if phase_of(progress, policy) is Phase.COLD:
-        return replace(policy, switches=replace(policy.switches, **_NOTHING_KNOWN))
+        switches = replace(policy.switches, **_NOTHING_KNOWN)
+        return replace(policy, switches=switches, cell_weight=1.0, cell_power=COLD_CELL_POWER)
     if not policy.switches.adapt:
         return policy
     strength = min(1.0, class_skew(progress.class_labels) / FULL_SKEW)

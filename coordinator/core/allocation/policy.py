@@ -106,6 +106,8 @@ class Policy:
         weights: utility weights by phase.
         cell_weight: most weight of diversity inside shared cells, 0 to 1; like the next two marked
             "most", as far as labels are uneven over the classes.
+        cell_power: how fast the gain of a cell fades with what it holds: 0 never, 0.5 like a root,
+            1 like a logarithm. A cold phase takes `COLD_CELL_POWER`.
         pair_weight: weight of diversity among confusions, pairs of first and second guess, 0 to 1;
             with `cell_weight` at most 1.
         novelty_weight: most that distance from all labelled samples may count in a utility, 0 to 1.
@@ -130,6 +132,7 @@ class Policy:
         }
     )
     cell_weight: float = 0.5
+    cell_power: float = 0.5
     pair_weight: float = 0.5
     novelty_weight: float = 0.75
     class_weight: float = 2.0
@@ -174,7 +177,7 @@ def check_policy(policy: Policy) -> None:
         raise AllocationError("explore_doubt must lie between 0 and below 1")
     if policy.cell_weight + policy.pair_weight > 1.0:
         raise AllocationError("cell_weight and pair_weight must not exceed 1 together")
-    for name in ("class_weight", "site_weight", "hot_calibration_error"):
+    for name in ("cell_power", "class_weight", "site_weight", "hot_calibration_error"):
         if not getattr(policy, name) >= 0.0:
             raise AllocationError(f"{name} must not be negative")
     if not policy.share_cap_multiple > 0.0:

@@ -99,12 +99,16 @@ def _cell_terms(pool: Pool, policy: Policy, *, label_mass: float) -> list[Term]:
 
     if share > 0.0:
         weights = np.full(cells, policy.cell_weight * share)
-        family = _family("cells", weights, base=labels * label_mass, scale=label_mass, power=0.5)
+        family = _family(
+            "cells", weights, base=labels * label_mass, scale=label_mass, power=policy.cell_power
+        )
         terms.append(Term(family, cell, cell, cells))
     if share < 1.0:
         weights = np.full(pairs, policy.cell_weight * (1.0 - share))
         base = np.tile(labels * label_mass, pool.site_count)
-        family = _family("site cells", weights, base=base, scale=label_mass, power=0.5)
+        family = _family(
+            "site cells", weights, base=base, scale=label_mass, power=policy.cell_power
+        )
         terms.append(
             Term(family, lambda rows: pool.site_index[rows] * cells + cell(rows), cell, cells)
         )
