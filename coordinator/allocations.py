@@ -13,7 +13,7 @@ from coordinator.core.allocation.histograms import histogram_policy
 from coordinator.core.allocation.policy import Budget, Policy
 from coordinator.core.allocation.pool import Pool, Progress
 from coordinator.core.allocation.result import Allocation, digest_inputs
-from coordinator.core.allocation.seam import allocate
+from coordinator.core.allocation.seam import METHOD, allocate
 from coordinator.core.campaign import Campaign
 from coordinator.core.entries import TRILLION, GrantReason, GrantTerms
 from coordinator.core.ledger import Ledger
@@ -113,7 +113,7 @@ def decide_allocation(
         segment_ids_json=json.dumps([head.segment_id for head in segments]),
         ledger_sequence=office.ledger.sequence,
         frame_json=frame_json(made.frame),
-        inputs_json=json.dumps([_lists(offer.pool.progress), _lists(budget)]),
+        inputs_json=json.dumps([_lists(offer.pool.progress), _lists(budget), METHOD]),
         inputs_digest=digest_inputs(offer.pool, budget, policy),
         picks_digest=made.digest(),
         pick_count=len(made),
@@ -160,6 +160,11 @@ def _lists(values: Any) -> dict[str, Any]:
     return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in pairs}
 
 
+def is_of_this_method(record: AllocationRecord) -> bool:
+    """Whether the allocator still turns equal inputs into equal picks, as it did for a record."""
+    return bool(json.loads(record.inputs_json)[2:] == [METHOD])
+
+
 def replay_allocation(office: Office, campaign: Campaign, record: AllocationRecord) -> str | None:
     """Makes a logged allocation again; returns what differs, None when every byte is the same."""
     wanted = set(json.loads(record.segment_ids_json))
@@ -181,7 +186,7 @@ def replay_allocation(office: Office, campaign: Campaign, record: AllocationReco
 
 
 def _read_inputs(record: AllocationRecord) -> tuple[Progress, Budget]:
-    progress, budget = json.loads(record.inputs_json)
+    progress, budget = json.loads(record.inputs_json)[:2]
     trust = progress.pop("site_trust")
     error, trained = progress.pop("calibration_error"), progress.pop("model_trained")
     counts = {name: np.array(values, dtype=np.int64) for name, values in progress.items()}

@@ -288,9 +288,11 @@ def verify_ledger(arguments: argparse.Namespace) -> int:
         return 1
     problems, counts = verify(office)
     office.store.close()
+    older = counts["older_allocations"]
     text = "\n".join(problems) or (
         f"sound: {counts['entries']} entries, {counts['grants']} grants, "
         f"{counts['allocations']} allocations made again byte for byte"
+        + (f", {older} of another version of the allocator not made again" if older else "")
     )
     _answer(arguments, {"ok": not problems, "problems": problems, **counts}, text)
     return 1 if problems else 0

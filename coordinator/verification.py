@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.allocations import replay_allocation
+from coordinator.allocations import is_of_this_method, replay_allocation
 from coordinator.core.ledger import violations
 from coordinator.core.records import AUDIT_GENESIS, AllocationRecord, AuditRecord, CampaignRecord
 from coordinator.office import Office
@@ -25,11 +25,13 @@ def verify(office: Office) -> tuple[list[str], dict[str, int]]:
     Opening the office has replayed the entries and compared their digests already.
 
     Returns:
-        Sentences about what does not fit, and the counts of entries, grants and allocations.
+        Sentences about what does not fit, and the counts of entries, grants, allocations made
+        again and those that another version of the allocator made, which this one cannot repeat.
     """
     problems = [f"database: {sentence}" for sentence in office.store.check()]
     problems += audit_problems(office.store)
     counts = {"entries": office.ledger.sequence, "grants": 0, "allocations": 0}
+    counts["older_allocations"] = 0
     for record in office.store.find(CampaignRecord):
         if not office.ledger.knows(record.campaign_id):
             continue
@@ -38,6 +40,9 @@ def verify(office: Office) -> tuple[list[str], dict[str, int]]:
         counts["grants"] += len(office.ledger.grants(record.campaign_id))
         campaign = office.campaign(record)
         for made in office.store.find(AllocationRecord, campaign_id=record.campaign_id):
+            if not is_of_this_method(made):
+                counts["older_allocations"] += 1
+                continue
             counts["allocations"] += 1
             difference = replay_allocation(office, campaign, made)
             if difference is not None:

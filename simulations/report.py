@@ -82,9 +82,10 @@ def make_report(
 def _describe(config: SimulationConfig, runs: Sequence[Finished]) -> str:
     seeds = len({run.seed for run in runs})
     sites = len(runs[0].curve[-1]["site_labels"])
+    chosen = "random labels" if config.budget.start == "random" else "labels of their own choice"
     return (
-        f"{config.data.path.rsplit('/', 1)[-1]}: {sites} sites, {config.budget.initial} random "
-        f"labels to start, {config.budget.per_cycle} cost units in each of "
+        f"{config.data.path.rsplit('/', 1)[-1]}: {sites} sites, {config.budget.initial} {chosen} "
+        f"to start, {config.budget.per_cycle} cost units in each of "
         f"{config.budget.cycles} cycles, {seeds} seeds.{_describe_scenario(config)}"
     )
 

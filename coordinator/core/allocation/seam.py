@@ -32,6 +32,13 @@ from coordinator.core.allocation.setting import (
 from coordinator.core.allocation.terms import build_terms, term_masses
 from coordinator.core.allocation.utility import utilities
 
+METHOD = 1
+"""Number of the way in which inputs become picks; logs from before it was written count as 0.
+
+It rises with every change after which equal inputs may give other picks, a new default of the
+policy included. An allocation of another method is not made again when a ledger is verified.
+"""
+
 
 def allocate(pool: Pool, budget: Budget, policy: Policy, rng: np.random.Generator) -> Allocation:
     """Spends one cycle's budget on the open candidates of all sites.

@@ -1,5 +1,6 @@
 """The allocation seam keeps every limit, forgets the row order and replays byte for byte."""
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -18,7 +19,7 @@ from coordinator.core.allocation.phases import adapted, phase_of
 from coordinator.core.allocation.policy import Engine, Phase, Policy, Reason, Switches
 from coordinator.core.allocation.pool import Progress
 from coordinator.core.allocation.result import digest_inputs
-from coordinator.core.allocation.seam import allocate, certify
+from coordinator.core.allocation.seam import METHOD, allocate, certify
 from coordinator.core.allocation.setting import explore, make_setting
 from coordinator.core.allocation.utility import novelty_share, utilities
 from coordinator.core.campaign import Campaign
@@ -327,3 +328,9 @@ def test_a_malformed_budget_or_policy_is_refused_by_name():
         run(pool, make_budget(pool, 1, site_capacity=np.array([1])))
     with pytest.raises(AllocationError, match="explore_ratio"):
         run(pool, make_budget(pool, 1), Policy(explore_ratio=2.0))
+
+
+def test_a_new_default_of_the_policy_comes_with_a_new_number_of_the_method():
+    """Otherwise verifying a ledger from before would take every allocation for a forgery."""
+    defaults = hashlib.sha256(repr(Policy()).encode()).hexdigest()[:16]
+    assert (METHOD, defaults) == (1, "29e9da5f474f0b6e")

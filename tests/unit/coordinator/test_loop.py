@@ -485,6 +485,31 @@ def test_outcomes_that_a_restore_forgot_are_not_spent_again(waiting, waiting_sit
     assert books.available + books.total.reserved == campaign.budget_labels - len(told)
 
 
+def test_what_another_version_of_the_allocator_decided_is_counted_and_not_taken_for_a_forgery(
+    central, sites
+):
+    campaign_id, campaign = central.create(budget_labels=10)
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
+    made = central.ask(lambda office: office.store.find(AllocationRecord, campaign_id=campaign_id))
+
+    def rewrite(kept, picks):
+        def write(office):
+            with office.store.transaction() as writer:
+                for record in made:
+                    inputs = json.dumps(json.loads(record.inputs_json)[:kept])
+                    writer.put(dataclasses.replace(record, inputs_json=inputs, picks_digest=picks))
+
+        central.ask(write)
+        problems, counts = central.ask(verify)
+        return len(problems), counts["allocations"], counts["older_allocations"]
+
+    assert len(made) == 1
+    assert rewrite(3, made[0].picks_digest) == (0, 1, 0)
+    assert rewrite(2, "ab" * 32) == (0, 0, len(made)), "logs of older versions name no method"
+    assert rewrite(3, "ab" * 32) == (len(made), len(made), 0), "a forgery stays one"
+
+
 def phase_of_cycle(office, campaign_id, cycle):
     """Phase of an allocation, from its logged inputs."""
     values = json.loads(office.store.get(AllocationRecord, campaign_id, cycle).inputs_json)[0]

@@ -9,7 +9,10 @@ from simulations.config import ConfigInvalid, SimulationConfig, config_of
 from simulations.datasets import load_dataset
 from simulations.engine import CurvePoint, Run
 from simulations.learner import make_learner
+from simulations.report import make_report
 from simulations.strategies import find_strategy, strategy_names
+from simulations.summary import summarise
+from simulations.sweep import Finished
 from simulations.world import make_world
 
 CONFIG = config_of(
@@ -47,6 +50,15 @@ def test_the_policy_finds_better_first_labels_than_chance() -> None:
         for seed in range(3)
     ]
     assert np.mean(gains) > 0.03
+
+
+def test_the_report_says_who_chose_the_first_labels() -> None:
+    for how, said in (("policy", "labels of their own choice"), ("random", "random labels")):
+        budget = dataclasses.replace(CONFIG.budget, start=how)
+        config = dataclasses.replace(CONFIG, budget=budget)
+        run = Finished("random", 0, [vars(point) for point in play(config, "random")], 0.1)
+        page = make_report(config, [run], summarise([run]))
+        assert f"30 {said} to start" in page
 
 
 def test_an_unknown_start_is_refused_by_name() -> None:
