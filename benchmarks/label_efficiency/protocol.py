@@ -122,6 +122,7 @@ BEYOND = (
     Entrant(WHOLE_SYSTEM, OURS, {**UNLABELLED, "compare_plain": True}, "policy"),
     Entrant("perimeter-unchecked", OURS, UNLABELLED, "policy"),
     Entrant("perimeter-first", OURS, {}, "policy"),
+    Entrant("perimeter-long", OURS, LONG),
     Entrant("random-system", "random", UNLABELLED),
     Entrant("random-long", "random", LONG),
 )
