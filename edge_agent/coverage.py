@@ -12,6 +12,8 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.geometry import unit_rows
+
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
@@ -85,7 +87,7 @@ def _likeness(embedding: Floats) -> tuple[Floats, float]:
     near neighbour.
     """
     rows = len(embedding)
-    unit = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), _TINY)
+    unit = unit_rows(embedding)
     count = min(rows, REFERENCE_ROWS)
     chosen = np.linspace(0, rows - 1, count).round().astype(np.int64)
     # In place: at 9000 samples each further copy would cost a device 37 MB.

@@ -94,15 +94,16 @@ def assign_cells(embedding: Floats, code_book: Floats) -> tuple[Shorts, Floats]:
     similarity = np.zeros(rows, dtype=np.float32)
     if not len(code_book):
         return cells, similarity
-    centres = _unit(code_book).T
+    centres = unit_rows(code_book).T
     for start in range(0, rows, CHUNK_ROWS):
-        cosines = _unit(embedding[start : start + CHUNK_ROWS]) @ centres
+        cosines = unit_rows(embedding[start : start + CHUNK_ROWS]) @ centres
         nearest = cosines.argmax(axis=1)
         cells[start : start + CHUNK_ROWS] = nearest
         similarity[start : start + CHUNK_ROWS] = cosines[np.arange(len(nearest)), nearest]
     return cells, similarity
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit_rows(vectors: Floats) -> Floats:
+    """float32[n, d]: rows of length 1; a row of zeros stays."""
     norms = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
     return np.asarray(vectors / norms, dtype=np.float32)

@@ -10,7 +10,13 @@ from coordinator.core.allocation.policy import Budget, Phase, Policy, Switches, 
 from coordinator.core.allocation.pool import Pool, Progress
 from coordinator.core.allocation.seam import allocate
 from coordinator.core.trust import site_trust
-from edge_agent.scoring import CandidateColumns, ModelOutputs, score, with_coverage
+from edge_agent.scoring import (
+    CandidateColumns,
+    ModelOutputs,
+    is_untrained,
+    score,
+    with_coverage,
+)
 from simulations.view import Floats, Integers, Selection, SelectionView
 
 
@@ -106,7 +112,7 @@ def _columns(view: SelectionView, places: Integers, site_head: bool) -> Candidat
         prototypes=view.model.prototypes,
         code_book=view.model.code_book,
     )
-    if not view.model.prototypes.any():
+    if is_untrained(view.model.prototypes):
         columns = _with_coverage(columns, outputs.embedding, view.sites[places])
     none = np.zeros(len(places), dtype=np.uint8)
     return columns.with_bands(risk_bands=none, cost_bands=view.cost_bands[places])

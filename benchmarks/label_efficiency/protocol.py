@@ -31,15 +31,15 @@ OURS_BY_SITE = "perimeter-site"
 """The default policy inside equal site quotas: only its score and its balance compete."""
 WHOLE_SYSTEM = "perimeter-system"
 """The default policy, which chooses the first labels too, with learning from unlabelled samples."""
+LONG: Mapping[str, Any] = {"rounds": 80}
+"""Plain training with the whole system's number of rounds."""
 UNLABELLED: Mapping[str, Any] = {
+    **LONG,
     "unlabelled_weight": 3.0,
     "input_noise": 0.3,
     "weight_power": 0.5,
-    "rounds": 80,
 }
 """Trainer settings of the whole system, apart from the comparison with plain training."""
-LONG: Mapping[str, Any] = {"rounds": 80}
-"""Plain training with the whole system's number of rounds."""
 
 
 @dataclass(frozen=True)
