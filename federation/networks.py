@@ -11,6 +11,13 @@ is what is exported, by construction, and the parity check at export proves it.
 Inputs are what `model_bundle.features.extract` returns. Outputs: `logits` float32[n, classes],
 `embedding` float32[n, d] of unit length, and `committee_logits` float32[n, k, classes] where the
 spec asks for a committee.
+
+With `unsupervised_width` the network begins with a layer that is learned from samples without
+labels and then stays as it is (`feature_names`), while the rest (`head_spec`) learns from labels:
+
+    image, series   answers of a dictionary of patch filters, pooled, as roots of shares, projected
+                    (Coates and Ng, "Learning feature representations with k-means", 2012)
+    text            latent semantic analysis of weighted n-grams (Deerwester et al., 1990)
 """
 
 from __future__ import annotations
@@ -18,13 +25,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import NetworkInvalid, RequestInvalid
+from federation.operations import Operations, layout_of, mean_cells
 from model_bundle.errors import BundleError
 from model_bundle.features import FeatureSpec, record_width
 
@@ -39,6 +47,17 @@ INPUT_NAMES = {
     "record": "values",
     "encoder": "encoded",
 }
+FEATURE_NAMES = {
+    "text": ("tokens.weight",),
+    "image": ("dictionary.weight", "dictionary.bias", "projection.weight", "projection.bias"),
+    "series": ("dictionary.weight", "dictionary.bias", "projection.weight", "projection.bias"),
+}
+"""Families whose first layer can learn without labels, and its parameters in network order."""
+POOL_GRID = {"image": (2, 2), "series": (4,)}
+"""Parts into which each axis of a map is cut for pooling."""
+FILTER_COUNTS = range(8, 1025)
+SEEDED_BIAS = -0.5
+SEEDED_SCALE = 2.0
 WIDTH_MAX = 4096
 PARAMETER_COUNT_MAX = 64_000_000
 _MAP_SIDE_MAX = 8
@@ -60,6 +79,9 @@ class NetworkSpec:
         committee_count: Extra heads whose disagreement is an acquisition score, 0 to 16.
         dropout_ratio: Share of hidden units dropped while training, 0 to below 1.
         encoder_width: encoder: columns that the frozen encoder gives.
+        unsupervised_width: text, image, series: columns of a layer that is learned without labels
+            and stays as it is while the rest is trained, to 4096; 0 where all learns from labels.
+        filter_count: Patch filters of that layer for image and series, 8 to 1024.
     """
 
     family: str
@@ -72,6 +94,8 @@ class NetworkSpec:
     committee_count: int = 0
     dropout_ratio: float = 0.1
     encoder_width: int = 0
+    unsupervised_width: int = 0
+    filter_count: int = 128
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -87,6 +111,10 @@ class NetworkSpec:
             raise RequestInvalid("committee_count must be 0 to 16, dropout_ratio 0 to below 1")
         if (self.family == "encoder") != (self.encoder_width > 0):
             raise RequestInvalid("encoder_width belongs to the family encoder, and only there")
+        if type(self.filter_count) is not int or self.filter_count not in FILTER_COUNTS:
+            raise RequestInvalid(f"filter_count must be 8 to 1024, not {self.filter_count!r}")
+        if self.unsupervised_width != 0:
+            _check_feature_layer(self)
 
     def to_mapping(self) -> dict[str, Any]:
         """Returns the fields as JSON-ready values."""
@@ -113,49 +141,37 @@ class NetworkSpec:
             raise RequestInvalid(f"network settings are wrong: {error}") from None
 
 
-class Operations(Protocol[T]):
-    """What a network is written in. `T` is an engine's value: a shape, a tensor, a graph edge."""
-
-    def linear(self, x: T, name: str, width: int) -> T:
-        """Affine map of the last axis to `width` columns."""
-        ...
-
-    def relu(self, x: T) -> T:
-        """Largest of 0 and x."""
-        ...
-
-    def convolve(self, x: T, name: str, channels: int) -> T:
-        """Convolution that keeps the size: 3 x 3 on images, 5 on series."""
-        ...
-
-    def halve(self, x: T) -> T:
-        """Largest value of each 2 (x 2) window; an odd rest is dropped."""
-        ...
-
-    def flatten(self, x: T) -> T:
-        """All axes but the first become one."""
-        ...
-
-    def token_mean(self, x: T, name: str, width: int) -> T:
-        """Mean of the table rows of the token ids that are not 0; zeros where there is none."""
-        ...
-
-    def drop(self, x: T, ratio: float) -> T:
-        """Dropout while training, else nothing."""
-        ...
-
-    def unit(self, x: T) -> T:
-        """Rows of unit length."""
-        ...
-
-    def split(self, x: T, count: int, width: int) -> T:
-        """Columns count * width become two axes."""
-        ...
+def _check_feature_layer(spec: NetworkSpec) -> None:
+    width, features = spec.unsupervised_width, spec.features
+    if type(width) is not int or not 1 <= width <= WIDTH_MAX:
+        raise RequestInvalid(f"unsupervised_width must be 0 to {WIDTH_MAX}, not {width!r}")
+    if spec.family not in FEATURE_NAMES:
+        raise RequestInvalid(
+            f"unsupervised_width is for {', '.join(FEATURE_NAMES)}; set it to 0 for {spec.family}"
+        )
+    if spec.family == "text":
+        if width >= features.buckets:
+            raise RequestInvalid(
+                f"unsupervised_width {width} needs more buckets than {features.buckets}; "
+                "lower it or raise buckets"
+            )
+        return
+    side = patch_side(spec)
+    if min(input_shape(spec)[1:]) < side:
+        raise RequestInvalid(
+            f"unsupervised_width needs samples of at least {side} along each axis, not "
+            f"{input_shape(spec)[1:]}; set it to 0 or enlarge the samples"
+        )
+    if width > pooled_width(spec):
+        raise RequestInvalid(
+            f"unsupervised_width {width} is more than the {pooled_width(spec)} pooled responses; "
+            "lower it or raise filter_count"
+        )
 
 
 def network(spec: NetworkSpec, ops: Operations[T], x: T) -> dict[str, T]:
     """Applies the family's network to its input and returns the named outputs."""
-    body = _BODIES[spec.family]
+    body = feature_layer if spec.unsupervised_width else _BODIES[spec.family]
     hidden = ops.relu(ops.linear(body(spec, ops, x), "hidden", spec.hidden_width))
     hidden = ops.drop(hidden, spec.dropout_ratio)
     embedding = ops.relu(ops.linear(hidden, "embedding", spec.embedding_width))
@@ -167,6 +183,20 @@ def network(spec: NetworkSpec, ops: Operations[T], x: T) -> dict[str, T]:
         votes = ops.linear(embedding, "committee", spec.committee_count * spec.class_count)
         outputs["committee_logits"] = ops.split(votes, spec.committee_count, spec.class_count)
     return outputs
+
+
+def feature_layer(spec: NetworkSpec, ops: Operations[T], x: T) -> T:
+    """The layer that learns without labels: `unsupervised_width` columns."""
+    width = spec.unsupervised_width
+    if spec.family == "text":
+        return ops.scaled(ops.unit(ops.token_mean(x, "tokens", width)), math.sqrt(width))
+    return ops.linear(response_shares(spec, ops, x), "projection", width)
+
+
+def response_shares(spec: NetworkSpec, ops: Operations[T], x: T) -> T:
+    """Pooled answers of the patch filters as roots of their shares: `pooled_width` columns."""
+    answers = ops.responses(x, "dictionary", spec.filter_count, patch_side(spec))
+    return ops.root(ops.pooled(answers, pooling_cells(spec)))
 
 
 def _text(spec: NetworkSpec, ops: Operations[T], x: T) -> T:
@@ -198,48 +228,6 @@ _BODIES: dict[str, Callable[[NetworkSpec, Operations[Any], Any], Any]] = {
 }
 
 
-class _Shapes:
-    """The engine that computes with shapes (without the row axis) and notes the parameters."""
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        self.layout: dict[str, tuple[int, ...]] = {}
-        self._buckets = spec.features.buckets
-
-    def linear(self, x: tuple[int, ...], name: str, width: int) -> tuple[int, ...]:
-        self.layout |= {f"{name}.weight": (width, x[-1]), f"{name}.bias": (width,)}
-        return (*x[:-1], width)
-
-    def relu(self, x: tuple[int, ...]) -> tuple[int, ...]:
-        return x
-
-    def convolve(self, x: tuple[int, ...], name: str, channels: int) -> tuple[int, ...]:
-        kernel = (3, 3) if len(x) == 3 else (5,)
-        self.layout |= {f"{name}.weight": (channels, x[0], *kernel), f"{name}.bias": (channels,)}
-        return (channels, *x[1:])
-
-    def halve(self, x: tuple[int, ...]) -> tuple[int, ...]:
-        return (x[0], *(side // 2 for side in x[1:]))
-
-    def flatten(self, x: tuple[int, ...]) -> tuple[int, ...]:
-        return (math.prod(x),)
-
-    def token_mean(self, x: tuple[int, ...], name: str, width: int) -> tuple[int, ...]:
-        del x
-        self.layout[f"{name}.weight"] = (self._buckets, width)
-        return (width,)
-
-    def drop(self, x: tuple[int, ...], ratio: float) -> tuple[int, ...]:
-        del ratio
-        return x
-
-    def unit(self, x: tuple[int, ...]) -> tuple[int, ...]:
-        return x
-
-    def split(self, x: tuple[int, ...], count: int, width: int) -> tuple[int, ...]:
-        del x
-        return (count, width)
-
-
 def input_shape(spec: NetworkSpec) -> tuple[int, ...]:
     """Returns the shape of one row of the network's input; text rows have any length, here 1.
 
@@ -258,6 +246,73 @@ def input_shape(spec: NetworkSpec) -> tuple[int, ...]:
     return (record_width(features.columns),)
 
 
+def patch_side(spec: NetworkSpec) -> int:
+    """Returns the side of the patches that the filters of an image or a series look at.
+
+    >>> patch_side(NetworkSpec("image", FeatureSpec("image", height=28, width=40), 2))
+    7
+    >>> patch_side(NetworkSpec("series", FeatureSpec("series", steps=100), 2))
+    10
+    """
+    if spec.family == "series":
+        return max(3, min(16, spec.features.steps // 10))
+    return max(3, min(8, min(spec.features.height, spec.features.width) // 4))
+
+
+def pooled_width(spec: NetworkSpec) -> int:
+    """Returns the columns of `response_shares`: every filter in every part of the map."""
+    return spec.filter_count * math.prod(POOL_GRID[spec.family])
+
+
+def pooling_cells(spec: NetworkSpec) -> NDArray[np.float32]:
+    """Returns float32[positions, parts], which takes the mean of each part of a map of answers."""
+    counts = [size - patch_side(spec) + 1 for size in input_shape(spec)[1:]]
+    return mean_cells(zip(counts, POOL_GRID[spec.family], strict=True))
+
+
+def feature_names(spec: NetworkSpec) -> tuple[str, ...]:
+    """Returns the parameters that stay as they are while the rest is trained; () for none.
+
+    >>> feature_names(NetworkSpec("text", FeatureSpec("text"), 2, unsupervised_width=8))
+    ('tokens.weight',)
+    """
+    return FEATURE_NAMES[spec.family] if spec.unsupervised_width else ()
+
+
+def head_spec(spec: NetworkSpec) -> NetworkSpec:
+    """Returns what is trained on top of the features, as a network that takes them as input.
+
+    >>> spec = NetworkSpec("text", FeatureSpec("text"), 2, unsupervised_width=8)
+    >>> head_spec(spec).family, head_spec(spec).encoder_width
+    ('encoder', 8)
+    """
+    width = spec.unsupervised_width
+    return replace(spec, family="encoder", encoder_width=width, unsupervised_width=0)
+
+
+def trained_arrays(arrays: Mapping[str, NDArray[np.float32]], spec: NetworkSpec) -> Arrays:
+    """Returns the parameters that learn from labels: those of `head_spec`."""
+    fixed = feature_names(spec)
+    return {name: array for name, array in arrays.items() if name not in fixed}
+
+
+def is_fitted(arrays: Mapping[str, NDArray[np.float32]], spec: NetworkSpec) -> bool:
+    """Whether the layer that learns without labels has done so; True where there is none.
+
+    A fitted projection is centred, a fitted n-gram table leaves out padding and rare n-grams; the
+    seeded start does neither.
+
+    >>> spec = NetworkSpec("text", FeatureSpec("text", buckets=9), 2, unsupervised_width=4)
+    >>> is_fitted(initial_arrays(spec, seed=1), spec)
+    False
+    """
+    if not spec.unsupervised_width:
+        return True
+    if spec.family == "text":
+        return not arrays["tokens.weight"].any(axis=1).all()
+    return bool(arrays["projection.bias"].any())
+
+
 def parameter_layout(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Returns the name and shape of every parameter, in network order.
 
@@ -272,25 +327,42 @@ def parameter_layout(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """
     if 0 in input_shape(spec):
         raise NetworkInvalid("the feature settings give no input; name at least one column")
-    shapes = _Shapes(spec)
-    network(spec, shapes, input_shape(spec))
-    if sum(math.prod(shape) for shape in shapes.layout.values()) > PARAMETER_COUNT_MAX:
+    layout = layout_of(
+        lambda ops, x: network(spec, ops, x), input_shape(spec), buckets=spec.features.buckets
+    )
+    if sum(math.prod(shape) for shape in layout.values()) > PARAMETER_COUNT_MAX:
         raise NetworkInvalid(f"the network has more than {PARAMETER_COUNT_MAX} parameters")
-    return shapes.layout
+    return layout
 
 
 def initial_arrays(spec: NetworkSpec, *, seed: int) -> Arrays:
     """Returns seeded parameters; the same seed gives the same bytes on any machine.
 
     Weights before a rectifier follow He et al., "Delving deep into rectifiers", 2015; heads follow
-    Glorot and Bengio, 2010; the n-gram table is standard normal.
+    Glorot and Bengio, 2010; the n-gram table is standard normal. A layer that is yet to learn
+    without labels starts with random filters of unit length and mean zero, and a projection whose
+    rows have mean zero, so that even version 1 spreads samples by what they hold.
     """
     arrays: Arrays = {}
     for name, shape in parameter_layout(spec).items():
         label = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(label[:8], "little"))
-        arrays[name] = (rng.standard_normal(shape) * _scale(name, shape)).astype(np.float32)
+        values = rng.standard_normal(shape) * _scale(name, shape)
+        if name in ("dictionary.weight", "projection.weight"):
+            values = _even(name, values)
+        arrays[name] = values.astype(np.float32)
+    if "dictionary.bias" in arrays:
+        arrays["dictionary.bias"] += np.float32(SEEDED_BIAS)
     return arrays
+
+
+def _even(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of mean zero; filters of unit length as well."""
+    rows = values.reshape(len(values), -1)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    if name == "dictionary.weight":
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows.reshape(values.shape))
 
 
 def _scale(name: str, shape: tuple[int, ...]) -> float:
@@ -298,6 +370,8 @@ def _scale(name: str, shape: tuple[int, ...]) -> float:
         return 0.0
     if name == "tokens.weight":
         return 1.0
+    if name == "projection.weight":
+        return SEEDED_SCALE
     fan_in = math.prod(shape[1:])
     gain = 1.0 if name.startswith(("head", "committee")) else 2.0
     return math.sqrt(gain / fan_in)

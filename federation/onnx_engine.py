@@ -24,6 +24,7 @@ from federation.networks import (
     network,
     parameter_layout,
 )
+from federation.operations import PATCH_VARIANCE_FLOOR, SHARE_FLOOR
 
 OPSET = 17
 IR_VERSION = 8
@@ -85,11 +86,46 @@ class _Graph:
 
     def unit(self, x: str) -> str:
         length = self._node("ReduceL2", x, axes=[1], keepdims=1)
-        floor = self._constant(np.full(1, _LENGTH_FLOOR, dtype=np.float32))
-        return self._node("Div", x, self._node("Max", length, floor))
+        return self._node("Div", x, self._node("Max", length, self._number(_LENGTH_FLOOR)))
 
     def split(self, x: str, count: int, width: int) -> str:
         return self._node("Reshape", x, self._integers(-1, count, width))
+
+    def responses(self, x: str, name: str, count: int, side: int) -> str:
+        weight, x = self._centred(f"{name}.weight"), self._centred(x)
+        level = self._window_mean(x, side)
+        power = self._window_mean(self._node("Mul", x, x), side)
+        variance = self._node("Sub", power, self._node("Mul", level, level))
+        floor = self._number(PATCH_VARIANCE_FLOOR)
+        spread = self._node("Add", self._node("Relu", variance), floor)
+        answers = self._node("Div", self._node("Conv", x, weight), self._node("Sqrt", spread))
+        shape = self._integers(1, count, *[1] * len(self._window))
+        bias = self._node("Reshape", f"{name}.bias", shape)
+        return self._node("Relu", self._node("Add", answers, bias))
+
+    def pooled(self, x: str, cells: NDArray[np.float32]) -> str:
+        maps = self._node("Reshape", x, self._integers(0, 0, -1))
+        return self._node("Flatten", self._node("MatMul", maps, self._constant(cells)))
+
+    def root(self, x: str) -> str:
+        total = self._node("ReduceSum", x, self._integers(1), keepdims=1)
+        floor = self._number(SHARE_FLOOR)
+        return self._node("Sqrt", self._node("Div", x, self._node("Max", total, floor)))
+
+    def scaled(self, x: str, factor: float) -> str:
+        return self._node("Mul", x, self._number(factor))
+
+    def _centred(self, x: str) -> str:
+        axes = list(range(1, 2 + len(self._window)))
+        return self._node("Sub", x, self._node("ReduceMean", x, axes=axes, keepdims=1))
+
+    def _window_mean(self, x: str, side: int) -> str:
+        over_channels = self._node("ReduceMean", x, axes=[1], keepdims=1)
+        window = [side] * len(self._window)
+        return self._node("AveragePool", over_channels, kernel_shape=window)
+
+    def _number(self, value: float) -> str:
+        return self._constant(np.full(1, value, dtype=np.float32))
 
 
 def build(spec: NetworkSpec, arrays: Arrays) -> bytes:

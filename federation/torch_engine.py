@@ -6,7 +6,7 @@ Parameters are a dict of tensors, so that any arrays can be tried without buildi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,20 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, network
+from federation.networks import (
+    INPUT_NAMES,
+    Arrays,
+    NetworkSpec,
+    feature_layer,
+    network,
+    response_shares,
+)
+from federation.operations import PATCH_VARIANCE_FLOOR, SHARE_FLOOR
 
 Parameters = dict[str, Tensor]
+PART_ROWS = 512
+ANSWERS_MAX = 1 << 24
+"""Most answers of patch filters that are held at once: 64 MiB."""
 
 
 class _Tensors:
@@ -61,12 +72,61 @@ class _Tensors:
     def split(self, x: Tensor, count: int, width: int) -> Tensor:
         return x.reshape(-1, count, width)
 
+    def responses(self, x: Tensor, name: str, count: int, side: int) -> Tensor:
+        del count
+        weight, bias = self._parameters[f"{name}.weight"], self._parameters[f"{name}.bias"]
+        flat = x.dim() == 3
+        convolve, mean = (F.conv1d, F.avg_pool1d) if flat else (F.conv2d, F.avg_pool2d)
+        # A patch's mean falls out of centred filters; a centred sample leaves its variance digits.
+        weight, x = _centred(weight), _centred(x)
+        level = mean(x.mean(dim=1, keepdim=True), side, stride=1)
+        power = mean(x.square().mean(dim=1, keepdim=True), side, stride=1)
+        spread = (power - level.square()).clamp(min=0) + PATCH_VARIANCE_FLOOR
+        answers = convolve(x, weight) / spread.sqrt()
+        return F.relu(answers + bias.reshape(-1, *[1] * (x.dim() - 2)))
+
+    def pooled(self, x: Tensor, cells: NDArray[np.float32]) -> Tensor:
+        return (x.flatten(2) @ torch.from_numpy(cells).to(x.device)).flatten(1)
+
+    def root(self, x: Tensor) -> Tensor:
+        return (x / x.sum(dim=1, keepdim=True).clamp(min=SHARE_FLOOR)).sqrt()
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        return x * factor
+
+
+def _centred(x: Tensor) -> Tensor:
+    """Rows without their mean."""
+    return x - x.mean(dim=tuple(range(1, x.dim())), keepdim=True)
+
 
 def forward(
     spec: NetworkSpec, parameters: Mapping[str, Tensor], x: Tensor, *, training: bool = False
 ) -> dict[str, Tensor]:
     """Returns the outputs of the network for one input tensor of n rows."""
     return network(spec, _Tensors(parameters, training=training), x)
+
+
+def features(spec: NetworkSpec, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Returns the layer that learns without labels: float32[n, unsupervised_width], no gradient."""
+    return _by_parts(spec, x, lambda part: feature_layer(spec, _fixed(parameters), part))
+
+
+def responses_rows(spec: NetworkSpec, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Returns what an image's or a series' projection takes: float32[n, pooled_width]."""
+    return _by_parts(spec, x, lambda part: response_shares(spec, _fixed(parameters), part))
+
+
+def _fixed(parameters: Mapping[str, Tensor]) -> _Tensors:
+    return _Tensors(parameters, training=False)
+
+
+def _by_parts(spec: NetworkSpec, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    answers = 1 if spec.family == "text" else spec.filter_count
+    step = max(1, min(PART_ROWS, ANSWERS_MAX // max(1, answers * x[0].numel() if len(x) else 1)))
+    with torch.no_grad():
+        parts = [compute(x[start : start + step]) for start in range(0, max(1, len(x)), step)]
+        return torch.cat(parts)
 
 
 def to_parameters(arrays: Mapping[str, NDArray[np.float32]], device: torch.device) -> Parameters:
