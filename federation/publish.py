@@ -38,6 +38,7 @@ PROBE_SEED = 20
 TOLERANCE = 1e-4
 """Largest difference of any output, relative to the largest output of that name (at least 1)."""
 _CELL_STEPS = 12
+_RUN_ROWS = 256
 
 
 def publish(request: TrainingRequest) -> None:
@@ -152,10 +153,11 @@ def run_torch(spec: NetworkSpec, arrays: Arrays, x: NDArray[Any]) -> dict[str, N
     from federation import torch_engine
 
     device = torch.device("cpu")
+    parameters = torch_engine.to_parameters(arrays, device)
+    tensor = torch_engine.input_tensor(spec, {INPUT_NAMES[spec.family]: x}, device)
     with torch.no_grad():
-        tensor = torch_engine.input_tensor(spec, {INPUT_NAMES[spec.family]: x}, device)
-        outputs = torch_engine.forward(spec, torch_engine.to_parameters(arrays, device), tensor)
-    return {name: output.numpy() for name, output in outputs.items()}
+        parts = [torch_engine.forward(spec, parameters, p) for p in torch.split(tensor, _RUN_ROWS)]
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
 def run_onnx(spec: NetworkSpec, model: bytes, x: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -253,13 +253,14 @@ def request_of(values: Mapping[str, Any], folder: Path) -> TrainingRequest:
         raise RequestInvalid(f"request: key {odd!r} is {'missing' if missing else 'unknown'}")
     try:
         schema = LabelSchema.from_mapping(values["label_schema"])
+        network = _network(values, len(schema))
         return TrainingRequest(
             campaign_id=_campaign(values["campaign_id"]),
             run=_whole(values, "run", least=0),
             version=_whole(values, "version", least=1),
             parent_version=_whole(values, "parent_version", least=0),
             parent_bundle=_path(values, "parent_bundle", folder),
-            network=_network(values, len(schema)),
+            network=network,
             label_schema=schema,
             seed=_whole(values, "seed", least=0),
             label_counts=_counts(values.get("label_counts", {})),
@@ -269,7 +270,7 @@ def request_of(values: Mapping[str, Any], folder: Path) -> TrainingRequest:
             superlink=str(values.get("superlink", "")),
             superlink_authority=_place(folder, values.get("superlink_authority", "")),
             nodes=_place(folder, values.get("nodes", "")),
-            settings=TrainingSettings.from_mapping(values.get("settings", {}), values["family"]),
+            settings=_settings(values, network),
             folder=folder,
         )
     except BundleError as error:
@@ -282,6 +283,16 @@ def _network(values: Mapping[str, Any], class_count: int) -> NetworkSpec:
     sizes = {name: size for name, size in values.get("network", {}).items() if name not in own}
     named = {"family": values["family"], "class_count": class_count}
     return NetworkSpec.from_mapping({**sizes, **named, "features": features.to_mapping()})
+
+
+def _settings(values: Mapping[str, Any], network: NetworkSpec) -> TrainingSettings:
+    found = TrainingSettings.from_mapping(values.get("settings", {}), values["family"])
+    if network.unsupervised_width and found.rounds.pretrain_rounds:
+        raise RequestInvalid(
+            "pretrain_rounds would change the layer that unsupervised_width keeps as it is; "
+            "set one of the two to 0"
+        )
+    return found
 
 
 def _campaign(value: Any) -> str:

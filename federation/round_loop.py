@@ -23,7 +23,7 @@ from federation.aggregation import AggregationSettings, ServerState, Update, agg
 from federation.checkpoint import RoundState
 from federation.errors import QuorumMissed
 from federation.local_settings import LocalSettings
-from federation.networks import Arrays, NetworkSpec
+from federation.networks import Arrays, NetworkSpec, feature_names, trained_arrays
 from federation.reply_rules import update_norm
 from federation.requests import RoundSettings
 from federation.screening import (
@@ -93,15 +93,22 @@ def run_rounds(
 def next_state(
     plan: RunPlan, state: RoundState, verdict: UpdateVerdict
 ) -> tuple[RoundState, dict[str, Any]]:
-    """Returns the state after a round, and the facts of the round. Pure."""
+    """Returns the state after a round, and the facts of the round. Pure.
+
+    Parameters that stay as they are (`networks.feature_names`) take no part, whatever sites say of
+    them: a weighted mean would let them drift by rounding, and noise would move them.
+    """
     number = state.round_number + 1
+    fixed = {name: state.arrays[name] for name in feature_names(plan.spec)}
+    start = trained_arrays(state.arrays, plan.spec)
     weighted = _weighted(verdict.updates, plan.rounds.weight_power)
-    updates = _clipped(state.arrays, weighted, plan.rounds.update_clip_norm)
+    updates = _clipped(start, weighted, plan.rounds.update_clip_norm)
     # What moved the model while it learnt without labels says nothing of the way from here.
     server = ServerState() if number == plan.rounds.pretrain_rounds + 1 else state.server
-    arrays, server = aggregate(state.arrays, updates, server, plan.aggregation)
+    arrays, server = aggregate(start, updates, server, plan.aggregation)
     arrays = _noised(arrays, plan, number, len(updates))
-    server = replace(server, average=_averaged(plan, server.average or state.arrays, arrays))
+    average = _averaged(plan, server.average or state.arrays, arrays)
+    server = replace(server, average={**fixed, **average} if average else {})
     rng = np.random.default_rng([plan.seed, number, 1])
     cells = sum_groups([reply.cells for reply in verdict.replies.values()])
     code_book = next_code_book(state.code_book, cells, rng) if cells else state.code_book
@@ -112,7 +119,7 @@ def next_state(
         "loss": _mean_loss(verdict),
         "accuracy_before": accuracy(np.asarray(table)) if verdict.replies else 0.0,
     }
-    return RoundState(number, arrays, server, code_book, state.chain), facts
+    return RoundState(number, {**fixed, **arrays}, server, code_book, state.chain), facts
 
 
 def ask_reports(

@@ -19,7 +19,7 @@ from federation import frames
 from federation.aggregation import Update
 from federation.errors import FederationError, FrameInvalid, ReplyRefused
 from federation.messages import ReportReply, UpdateReply, read_report, read_update
-from federation.networks import Arrays, NetworkSpec
+from federation.networks import Arrays, NetworkSpec, trained_arrays
 from federation.reply_rules import check_report, check_update, update_norm
 
 R = TypeVar("R")
@@ -83,9 +83,10 @@ def screen_updates(
         return reply
 
     replies, refused = _read_all(raw, read)
-    norms = {site: update_norm(incoming, reply.arrays) for site, reply in replies.items()}
+    trained = trained_arrays(incoming, expected.spec)
+    norms = {site: update_norm(trained, reply.arrays) for site, reply in replies.items()}
     floor = NORM_FLOOR_RATIO * update_norm(
-        {n: np.zeros_like(a) for n, a in incoming.items()}, incoming
+        {n: np.zeros_like(a) for n, a in trained.items()}, trained
     )
     limit = max(floor, norm_limit(list(norms.values()), expected.norm_ratio_max))
     for site, norm in norms.items():

@@ -16,10 +16,11 @@ import numpy as np
 from federation import frames, messages
 from federation.dataset import SiteData
 from federation.errors import FederationError
+from federation.feature_layer import Trainer, make_trainer
 from federation.networks import NetworkSpec
 from federation.reply_rules import check_report, check_update
 from federation.statistics import GroupSums
-from federation.training import SiteReport, SiteTrainer, SiteUpdate, TrainTask
+from federation.training import SiteReport, SiteUpdate, TrainTask
 
 LoadExamples = Callable[[bytes, NetworkSpec], SiteData]
 StoreStamp = Callable[[], object]
@@ -49,7 +50,7 @@ class _Warm:
     spec: NetworkSpec
     run_key: str
     stamp: object
-    trainer: SiteTrainer
+    trainer: Trainer
 
 
 class TrainerDesk:
@@ -95,7 +96,7 @@ class TrainerDesk:
         check_update(command.arrays, update, command.spec, count_min)
         return messages.update_frame(update)
 
-    def _trainer(self, command: messages.Command) -> SiteTrainer:
+    def _trainer(self, command: messages.Command) -> Trainer:
         warm = self._warm.get(command.campaign_id)
         stamp = self._stamp()
         if (
@@ -108,7 +109,7 @@ class TrainerDesk:
             )
             return warm.trainer
         data = self._load(bytes.fromhex(command.campaign_id), command.spec)
-        trainer = SiteTrainer(
+        trainer = make_trainer(
             data,
             command.spec,
             device=self._limits.device,

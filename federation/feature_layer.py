@@ -1,0 +1,161 @@
+"""Trains what lies on a layer of features that learned without labels and stays as it is.
+
+    trainer = make_trainer(SiteData(train, test, unlabelled), spec)
+    update = trainer.train(arrays, LocalSettings(), TrainTask(seed=1))
+
+The features of a site's samples depend on the fixed parameters alone. They are computed once for a
+layer; a `SiteTrainer` of the family `encoder` then learns and measures on them, so that all it does
+for frozen features (dense steps, guessed classes, noise) holds here too. Updates carry the fixed
+parameters as they came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+
+from federation import torch_engine
+from federation.dataset import Examples, SiteData
+from federation.errors import RequestInvalid
+from federation.local_settings import LocalSettings
+from federation.networks import (
+    INPUT_NAMES,
+    Arrays,
+    NetworkSpec,
+    check_arrays,
+    feature_names,
+    head_spec,
+    trained_arrays,
+)
+from federation.statistics import Floats
+from federation.training import SiteReport, SiteTrainer, SiteUpdate, TrainTask
+
+
+class Trainer(Protocol):
+    """What learns and measures on the examples of one site; see `training.SiteTrainer`."""
+
+    @property
+    def example_count(self) -> int:
+        """Training examples."""
+        ...
+
+    def train(self, arrays: Arrays, local: LocalSettings, task: TrainTask) -> SiteUpdate:
+        """Trains from `arrays` for a round."""
+        ...
+
+    def assess(self, arrays: Arrays, *, code_book: Floats | None, count_min: int) -> SiteReport:
+        """Measures a model on the test split."""
+        ...
+
+    def predict(self, arrays: Arrays, examples: Examples) -> tuple[Floats, Floats]:
+        """Returns logits and unit embeddings of any examples."""
+        ...
+
+
+def make_trainer(
+    data: SiteData, spec: NetworkSpec, *, device: str = "auto", thread_count: int = 1
+) -> Trainer:
+    """Returns the trainer of a network: one that keeps features where a layer of it is fixed.
+
+    Args:
+        data: The site's examples.
+        spec: The network.
+        device: `auto` (CUDA where present), `cpu` or `cuda`.
+        thread_count: CPU threads of torch.
+    """
+    kind = FeatureTrainer if spec.unsupervised_width else SiteTrainer
+    return kind(data, spec, device=device, thread_count=thread_count)
+
+
+def encoded(
+    spec: NetworkSpec, arrays: Arrays, examples: Examples, device: torch.device
+) -> Examples:
+    """Returns the same examples as input of `head_spec`: their features, float32[n, width]."""
+    if not len(examples):
+        return examples
+    fixed = {name: arrays[name] for name in feature_names(spec)}
+    x = torch_engine.input_tensor(spec, examples.inputs, device)
+    rows = torch_engine.features(spec, torch_engine.to_parameters(fixed, device), x)
+    return replace(examples, inputs={INPUT_NAMES["encoder"]: rows.cpu().numpy()})
+
+
+class FeatureTrainer:
+    """Learns and measures on the examples of one site, as features of a fixed layer.
+
+    Args:
+        data: The site's examples.
+        spec: A network with `unsupervised_width`.
+        device: `auto` (CUDA where present), `cpu` or `cuda`.
+        thread_count: CPU threads of torch.
+    """
+
+    def __init__(
+        self, data: SiteData, spec: NetworkSpec, *, device: str = "auto", thread_count: int = 1
+    ) -> None:
+        self.spec = spec
+        self._data, self._thread_count = data, thread_count
+        self._device = torch_engine.choose_device(device)
+        torch_engine.reproducible(self._device, thread_count=thread_count)
+        self._kept: tuple[bytes, SiteTrainer] | None = None
+
+    @property
+    def example_count(self) -> int:
+        """Training examples."""
+        return len(self._data.train)
+
+    def train(self, arrays: Arrays, local: LocalSettings, task: TrainTask) -> SiteUpdate:
+        """Trains the head from `arrays` for `local.local_epochs` passes.
+
+        Raises:
+            NetworkInvalid: The arrays are not this network's.
+            RequestInvalid: The round would learn views, which would change the fixed layer.
+        """
+        if local.objective == "views":
+            raise RequestInvalid(
+                "objective views changes a layer that unsupervised_width keeps as it is; "
+                "set pretrain_rounds or unsupervised_width to 0"
+            )
+        head = self._head(arrays)
+        task = replace(task, teacher=trained_arrays(task.teacher, self.spec))
+        update = head.train(trained_arrays(arrays, self.spec), local, task)
+        return replace(update, arrays={**arrays, **update.arrays})
+
+    def assess(self, arrays: Arrays, *, code_book: Floats | None, count_min: int) -> SiteReport:
+        """Measures a model on the test split and sums its embeddings of the training examples.
+
+        Raises:
+            NetworkInvalid: The arrays are not this network's.
+        """
+        head, own = self._head(arrays), trained_arrays(arrays, self.spec)
+        return head.assess(own, code_book=code_book, count_min=count_min)
+
+    def predict(self, arrays: Arrays, examples: Examples) -> tuple[Floats, Floats]:
+        """Returns logits float32[n, C] and unit embeddings float32[n, d] of any examples."""
+        rows = encoded(self.spec, arrays, examples, self._device)
+        return self._head(arrays).predict(trained_arrays(arrays, self.spec), rows)
+
+    def _head(self, arrays: Arrays) -> SiteTrainer:
+        """The trainer on the features of this layer, which are computed once."""
+        check_arrays(arrays, self.spec)
+        digest = _digest(arrays, self.spec)
+        if self._kept is None or self._kept[0] != digest:
+            splits = (self._data.train, self._data.test, self._data.unlabelled)
+            rows = SiteData(*(encoded(self.spec, arrays, s, self._device) for s in splits))
+            head = SiteTrainer(
+                rows,
+                head_spec(self.spec),
+                device=self._device.type,
+                thread_count=self._thread_count,
+            )
+            self._kept = digest, head
+        return self._kept[1]
+
+
+def _digest(arrays: Arrays, spec: NetworkSpec) -> bytes:
+    found = hashlib.sha256()
+    for name in feature_names(spec):
+        found.update(arrays[name].tobytes())
+    return found.digest()
