@@ -14,6 +14,7 @@ from federation import onnx_engine, torch_engine
 from federation.errors import RequestInvalid
 from federation.networks import (
     INPUT_NAMES,
+    POOL_GRID,
     Arrays,
     NetworkSpec,
     feature_names,
@@ -114,21 +115,23 @@ def formula(spec: NetworkSpec, arrays: Arrays, sample: NDArray[np.float32]) -> N
     """The columns before the projection, patch by patch in float64."""
     side, sizes = patch_side(spec), sample.shape[1:]
     weight = arrays["dictionary.weight"].astype(np.float64).reshape(spec.filter_count, -1)
-    sums = np.zeros((spec.filter_count, 4))
-    counts = np.zeros(4)
-    parts = 2 if spec.family == "image" else 4
-    places = [np.array_split(np.arange(size - side + 1), parts) for size in sizes]
+    grid = POOL_GRID[spec.family]
+    sums, counts = np.zeros((*grid, spec.filter_count)), np.zeros((*grid, 1))
+    places = [
+        np.array_split(np.arange(size - side + 1), parts)
+        for size, parts in zip(sizes, grid, strict=True)
+    ]
     for place in np.ndindex(*(size - side + 1 for size in sizes)):
         window = tuple(slice(start, start + side) for start in place)
         patch = sample[(slice(None), *window)].astype(np.float64).ravel()
         q = (patch - patch.mean()) / np.sqrt(patch.var() + 0.01)
-        cell = 0
-        for axis, start in enumerate(place):
-            inside = [number for number, part in enumerate(places[axis]) if start in part]
-            cell = cell * parts + inside[0]
-        sums[:, cell] += np.maximum(weight @ q + arrays["dictionary.bias"], 0)
+        cell = tuple(
+            next(number for number, part in enumerate(places[axis]) if start in part)
+            for axis, start in enumerate(place)
+        )
+        sums[cell] += np.maximum(weight @ q + arrays["dictionary.bias"], 0)
         counts[cell] += 1
-    means = (sums / np.maximum(counts, 1)).ravel()
+    means = np.moveaxis(sums / np.maximum(counts, 1), -1, 0).ravel()
     return np.asarray(np.sqrt(means / max(means.sum(), 1e-9)))
 
 
