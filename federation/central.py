@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from federation import checkpoint, frames, onnx_engine, run_files
+from federation import checkpoint, frames, onnx_engine, run_files, survey_run
 from federation.aggregation import ServerState
 from federation.checkpoint import RoundState
 from federation.errors import CheckpointInvalid, FederationError, RequestInvalid
@@ -112,15 +112,17 @@ def train_run(
     Raises:
         QuorumMissed: Too few sites; finished rounds are kept, a later call resumes.
     """
-    courses = courses_of(request)
+    courses, start = courses_of(request), start_state(request)
     total = sum(course.plan.rounds.rounds for course in courses)
-    begun = checkpoint.resume(request.folder, start_state(request), request.digest())
+    begun = checkpoint.resume(request.folder, start, request.digest())
     _note_round(request, begun.round_number, _Progress(0, total, clock))
     _await_sites(request, transport, clock=clock, pause=pause)
+    start = survey_run.surveyed(courses[0].plan, transport, start, begun, request.folder)
     found: dict[str, Assessment] = {}
     for course in courses:
         done = sum(courses[i].plan.rounds.rounds for i in range(len(found)))
-        state = _run_course(request, course, transport, _Progress(done, total, clock))
+        progress = _Progress(done, total, clock)
+        state = _run_course(request, course, start, transport, progress)
         verdict, silent = ask_reports(course.plan, transport, state)
         found[course.name] = assess(request, state, verdict, silent)
     save_assessment(request.folder, better(found), request.digest())
@@ -160,8 +162,7 @@ def better(found: Mapping[str, Assessment]) -> Assessment:
         return next(iter(found.values()))
     measured = {name: float(one.evaluation["accuracy"]) for name, one in found.items()}
     examples = int(found[POOL].evaluation["example_count"])
-    keeps = examples and measured[POOL] >= measured[PLAIN]
-    kept = POOL if keeps else PLAIN
+    kept = POOL if examples and measured[POOL] >= measured[PLAIN] else PLAIN
     facts = {**found[kept].facts, "kept": kept, "compared": measured}
     return replace(found[kept], facts=facts)
 
@@ -176,10 +177,14 @@ class _Progress:
 
 
 def _run_course(
-    request: TrainingRequest, course: Course, transport: Transport, progress: _Progress
+    request: TrainingRequest,
+    course: Course,
+    start: RoundState,
+    transport: Transport,
+    progress: _Progress,
 ) -> RoundState:
     folder, digest, clock = course.folder, request.digest(), progress.clock
-    state = checkpoint.resume(folder, start_state(request), digest)
+    state = checkpoint.resume(folder, start, digest)
     _note_round(request, state.round_number, progress)
     began = clock()
 
@@ -357,12 +362,8 @@ def _await_sites(
         if wanted <= online and len(online) >= rounds.quorum_count:
             return
         pause(_NODE_PAUSE_SECONDS)
-    _log.warning("only %s online; the quorum is %d", online_names(transport), quorum(rounds, 1))
-
-
-def online_names(transport: Transport) -> str:
-    """Returns the online sites as text for a log line."""
-    return ", ".join(transport.sites()) or "no site"
+    names = ", ".join(transport.sites()) or "no site"
+    _log.warning("only %s online; the quorum is %d", names, quorum(rounds, 1))
 
 
 def _sum_calibrations(parts: list[Calibration]) -> Calibration:

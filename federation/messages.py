@@ -1,8 +1,8 @@
-"""The two commands that a site's trainer takes, and its two replies, as frames.
+"""The three commands that a site's trainer takes, and its replies, as frames.
 
 `train` brings parameters and settings and takes back parameters; `assess` brings a finished model
-and takes back counts and sums. Replies have exactly the keys written here: an unknown or missing
-key is refused on both sides.
+and takes back counts and sums; `survey` asks for sums that a layer of features is fitted from.
+Replies have exactly the keys written here: an unknown or missing key is refused on both sides.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from federation.frames import Frame
 from federation.local_settings import LocalSettings
 from federation.networks import Arrays, NetworkSpec, parameter_layout
 from federation.statistics import RELIABILITY_BINS, TEMPERATURES, Calibration, GroupSums
+from federation.survey_stages import Question, SurveySums, question_layout, sums_layout
 
 TRAIN, ASSESS, UPDATE, REPORT, REFUSED = "train", "assess", "update", "report", "refused"
+SURVEY, SUMS = "survey", "sums"
 PARAMETER = "parameter/"
 TEACHER = "teacher/"
 CODE_BOOK = "code_book"
@@ -52,6 +54,16 @@ class Command:
     arrays: Arrays
     code_book: NDArray[np.float32]
     teacher: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class SurveyCommand:
+    """One stage of a survey: campaign, run and network as in `Command`, and the question."""
+
+    campaign_id: str
+    run_key: str
+    spec: NetworkSpec
+    question: Question
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +117,9 @@ def read_command(frame: Frame) -> Command:
     names = {PARAMETER + name for name in layout} | {CODE_BOOK}
     if set(frame.arrays) not in (names, names | {TEACHER + name for name in layout}):
         raise FrameInvalid("the command's arrays are not the network's parameters and a code book")
-    campaign_id = str(frame.fields["campaign_id"])
-    if len(campaign_id) != 32 or not set(campaign_id) <= set("0123456789abcdef"):
-        raise FrameInvalid("campaign_id must have 32 hex digits")
     return Command(
         frame.kind,
-        campaign_id,
+        _campaign(frame.fields["campaign_id"]),
         str(frame.fields["run_key"])[:200],
         spec,
         LocalSettings.from_mapping(frame.fields["local"]),
@@ -118,6 +127,77 @@ def read_command(frame: Frame) -> Command:
         _parameters(frame.arrays),
         _shaped(frame.arrays, CODE_BOOK, "<f4", (None, spec.embedding_width)),
         _parameters(frame.arrays, TEACHER),
+    )
+
+
+def survey_frame(command: SurveyCommand) -> Frame:
+    """Returns the frame of a survey's stage."""
+    question = command.question
+    fields = {
+        "campaign_id": command.campaign_id,
+        "run_key": command.run_key,
+        "network": command.spec.to_mapping(),
+        "stage": question.stage,
+        "seed": question.seed,
+        "group_count_min": question.count_min,
+    }
+    return Frame(SURVEY, fields, question.arrays)
+
+
+def read_survey(frame: Frame) -> SurveyCommand:
+    """Reads a survey's stage at the site.
+
+    Raises:
+        FrameInvalid: A key is unknown or missing, or an array has another shape or is not finite.
+        RequestInvalid: The network has no such stage.
+    """
+    expected = {"campaign_id", "run_key", "network", "stage", "seed", "group_count_min"}
+    if frame.kind != SURVEY or set(frame.fields) != expected:
+        raise FrameInvalid("the frame is not a survey with the known keys")
+    spec = NetworkSpec.from_mapping(frame.fields["network"])
+    stage = str(frame.fields["stage"])
+    layout = question_layout(spec, stage)
+    if set(frame.arrays) != set(layout):
+        raise FrameInvalid(f"the arrays are not those of the stage {stage}")
+    for name, shape in layout.items():
+        if not np.isfinite(_shaped(frame.arrays, name, "<f4", shape)).all():
+            raise FrameInvalid(f"{name} holds a value that is not finite")
+    return SurveyCommand(
+        _campaign(frame.fields["campaign_id"]),
+        str(frame.fields["run_key"])[:200],
+        spec,
+        Question(
+            stage,
+            frame.arrays,
+            _count(frame.fields["seed"]),
+            _count(frame.fields["group_count_min"]),
+        ),
+    )
+
+
+def sums_frame(reply: SurveySums) -> Frame:
+    """Returns the frame of a survey's answer: counts and sums only."""
+    arrays: dict[str, NDArray[Any]] = {
+        "counts": reply.counts,
+        "sums": reply.sums,
+        "moments": reply.moments,
+    }
+    return Frame(SUMS, {"sample_count": reply.sample_count}, arrays)
+
+
+def read_sums(frame: Frame, spec: NetworkSpec, stage: str) -> SurveySums:
+    """Reads a survey's answer at the centre; values are judged by `screening`.
+
+    Raises:
+        FrameInvalid: Keys, shapes or dtypes are not the known ones.
+    """
+    _known(frame, SUMS, {"sample_count"}, {"counts", "sums", "moments"})
+    layout = sums_layout(spec, stage)
+    return SurveySums(
+        _count(frame.fields["sample_count"]),
+        _shaped(frame.arrays, "counts", "<i8", (layout.groups,)),
+        _shaped(frame.arrays, "sums", "<f4", (layout.groups, layout.width)),
+        _shaped(frame.arrays, "moments", "<f4", (layout.moments_side, layout.moments_side)),
     )
 
 
@@ -214,6 +294,12 @@ def _known(frame: Frame, kind: str, fields: set[str], arrays: set[str]) -> None:
         raise FrameInvalid(f"the site's trainer refused: {reason}")
     if frame.kind != kind or set(frame.fields) != fields or set(frame.arrays) != arrays:
         raise FrameInvalid(f"the reply is not a {kind} with the known keys")
+
+
+def _campaign(value: Any) -> str:
+    if len(str(value)) != 32 or not set(str(value)) <= set("0123456789abcdef"):
+        raise FrameInvalid("campaign_id must have 32 hex digits")
+    return str(value)
 
 
 def _parameters(arrays: Mapping[str, NDArray[Any]], prefix: str = PARAMETER) -> Arrays:

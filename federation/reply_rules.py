@@ -12,6 +12,7 @@ from federation.errors import NetworkInvalid, ReplyRefused
 from federation.messages import ReportReply, UpdateReply
 from federation.networks import Arrays, NetworkSpec, check_arrays
 from federation.statistics import GroupSums
+from federation.survey_stages import SAMPLES_MIN, SumsLayout, SurveySums
 
 UPDATE_NORM_MAX = 1e4
 """Largest L2 norm of one round's change; honest rounds stay far below."""
@@ -60,6 +61,31 @@ def check_sums(groups: GroupSums, count_min: int) -> None:
         raise ReplyRefused(f"a sum covers fewer than {count_min} examples")
     if not np.isfinite(lengths).all() or (lengths > groups.counts * 1.001).any():
         raise ReplyRefused("a sum of unit embeddings is longer than its count")
+
+
+def check_survey(reply: SurveySums, layout: SumsLayout, count_min: int) -> None:
+    """Checks that a survey's sums cover no or enough samples and are no longer than these allow.
+
+    Raises:
+        ReplyRefused: Too few samples stand behind a sum, or it is impossible.
+    """
+    samples, counts, longest = reply.sample_count, reply.counts, layout.row_length
+    if 0 < samples < max(SAMPLES_MIN, count_min):
+        raise ReplyRefused(f"a survey covers fewer than {max(SAMPLES_MIN, count_min)} samples")
+    small = (counts > 0) & (counts < count_min)
+    if small.any() or (counts < 0).any() or (counts > samples * layout.rows_per_sample).any():
+        raise ReplyRefused(f"a sum covers fewer than {count_min} samples, or more than there are")
+    lengths = np.linalg.norm(reply.sums.astype(np.float64), axis=1)
+    if not np.isfinite(lengths).all() or (lengths > counts * longest * 1.001).any():
+        raise ReplyRefused("a survey's sum is longer than its count")
+    if not layout.moments_side:
+        return
+    moments = reply.moments.astype(np.float64)
+    own, limit = np.diag(moments), 1.001 * float(counts[0]) * longest**2
+    if not np.isfinite(moments).all() or (own < 0).any() or own.sum() > limit:
+        raise ReplyRefused("a survey's second moment is larger than its count")
+    if np.abs(moments).max() > 1.001 * own.max() or np.abs(moments - moments.T).max() > limit / 1e3:
+        raise ReplyRefused("a survey's second moment is none of any rows")
 
 
 def update_norm(before: Arrays, after: Mapping[str, NDArray[np.float32]]) -> float:

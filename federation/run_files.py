@@ -3,6 +3,7 @@
 request.json        the coordinator's order
 state.json          {"state", "round", "rounds", "error"}; state is submitted, training,
 candidate or failed
+survey.json         what came in before the first round, where features are learned without labels
 round-00001/        checkpoint of each round
 assessment/         what the sites measured of the final model
 evaluation.json     accuracy, macro F1, per class, per site
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 STATE_NAME = "state.json"
+SURVEY_NAME = "survey.json"
 EVALUATION_NAME = "evaluation.json"
 BUNDLE_NAME = "bundle"
 ASSESSMENT_NAME = "assessment"

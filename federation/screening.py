@@ -18,9 +18,10 @@ import numpy as np
 from federation import frames
 from federation.aggregation import Update
 from federation.errors import FederationError, FrameInvalid, ReplyRefused
-from federation.messages import ReportReply, UpdateReply, read_report, read_update
+from federation.messages import ReportReply, UpdateReply, read_report, read_sums, read_update
 from federation.networks import Arrays, NetworkSpec, trained_arrays
-from federation.reply_rules import check_report, check_update, update_norm
+from federation.reply_rules import check_report, check_survey, check_update, update_norm
+from federation.survey_stages import Question, SurveySums, sums_layout
 
 R = TypeVar("R")
 NORM_FLOOR_RATIO = 0.05
@@ -110,6 +111,19 @@ def screen_reports(raw: Mapping[str, bytes], expected: Screening) -> ReportVerdi
         return reply
 
     return ReportVerdict(*_read_all(raw, read))
+
+
+def screen_sums(
+    raw: Mapping[str, bytes], spec: NetworkSpec, question: Question
+) -> tuple[dict[str, SurveySums], dict[str, str]]:
+    """Judges the answers to one stage of a survey; returns usable ones and refusals, by site."""
+
+    def read(frame: frames.Frame) -> SurveySums:
+        reply = read_sums(frame, spec, question.stage)
+        check_survey(reply, sums_layout(spec, question.stage), question.count_min)
+        return reply
+
+    return _read_all(raw, read)
 
 
 def norm_limit(norms: list[float], ratio_max: float) -> float:

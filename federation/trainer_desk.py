@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from federation import frames, messages
+from federation import frames, messages, survey, survey_stages
 from federation.dataset import SiteData
 from federation.errors import FederationError
 from federation.feature_layer import Trainer, make_trainer
 from federation.networks import NetworkSpec
-from federation.reply_rules import check_report, check_update
+from federation.reply_rules import check_report, check_survey, check_update
 from federation.statistics import GroupSums
 from federation.training import SiteReport, SiteUpdate, TrainTask
 
@@ -46,15 +46,15 @@ class DeskLimits:
 class _Warm:
     """A trainer with its examples, the store's stamp when they were read, and the run."""
 
-    campaign_id: str
     spec: NetworkSpec
     run_key: str
     stamp: object
+    data: SiteData
     trainer: Trainer
 
 
 class TrainerDesk:
-    """Answers `train` and `assess` commands for one site.
+    """Answers `train`, `assess` and `survey` commands for one site.
 
     Args:
         load: Reads the examples of a campaign (16 bytes) for a network.
@@ -72,7 +72,10 @@ class TrainerDesk:
     def handle(self, raw: bytes) -> bytes:
         """Answers one frame. A failure becomes a refusal that names its kind and no data."""
         try:
-            return frames.encode(self._answer(messages.read_command(frames.decode(raw))))
+            frame = frames.decode(raw)
+            if frame.kind == messages.SURVEY:
+                return frames.encode(self._survey(messages.read_survey(frame)))
+            return frames.encode(self._answer(messages.read_command(frame)))
         except FederationError as error:
             _log.warning("refused a command: %s", error)
             return frames.encode(messages.refused_frame(error))
@@ -82,7 +85,7 @@ class TrainerDesk:
             return frames.encode(messages.refused_frame(error))
 
     def _answer(self, command: messages.Command) -> frames.Frame:
-        trainer = self._trainer(command)
+        trainer = self._opened(command).trainer
         count_min = max(self._limits.group_count_min, command.local.group_count_min)
         if command.kind == messages.ASSESS:
             report = trainer.assess(
@@ -96,7 +99,15 @@ class TrainerDesk:
         check_update(command.arrays, update, command.spec, count_min)
         return messages.update_frame(update)
 
-    def _trainer(self, command: messages.Command) -> Trainer:
+    def _survey(self, command: messages.SurveyCommand) -> frames.Frame:
+        spec, asked = command.spec, command.question
+        count_min = max(self._limits.group_count_min, asked.count_min)
+        samples = survey.site_samples(self._opened(command).data, spec)
+        reply = survey.answer(spec, replace(asked, count_min=count_min), samples)
+        check_survey(reply, survey_stages.sums_layout(spec, asked.stage), count_min)
+        return messages.sums_frame(reply)
+
+    def _opened(self, command: messages.Command | messages.SurveyCommand) -> _Warm:
         warm = self._warm.get(command.campaign_id)
         stamp = self._stamp()
         if (
@@ -104,10 +115,9 @@ class TrainerDesk:
             and warm.spec == command.spec
             and (warm.run_key == command.run_key or warm.stamp == stamp)
         ):
-            self._warm[command.campaign_id] = _Warm(
-                command.campaign_id, warm.spec, command.run_key, warm.stamp, warm.trainer
-            )
-            return warm.trainer
+            warm = replace(warm, run_key=command.run_key)
+            self._warm[command.campaign_id] = warm
+            return warm
         data = self._load(bytes.fromhex(command.campaign_id), command.spec)
         trainer = make_trainer(
             data,
@@ -115,11 +125,10 @@ class TrainerDesk:
             device=self._limits.device,
             thread_count=self._limits.thread_count,
         )
-        self._warm[command.campaign_id] = _Warm(
-            command.campaign_id, command.spec, command.run_key, stamp, trainer
-        )
+        warm = _Warm(command.spec, command.run_key, stamp, data, trainer)
+        self._warm[command.campaign_id] = warm
         _log.info("campaign %s: %d examples", command.campaign_id, trainer.example_count)
-        return trainer
+        return warm
 
 
 def _no_cells(command: messages.Command) -> GroupSums:
