@@ -53,8 +53,8 @@ FEATURE_NAMES = {
     "series": ("dictionary.weight", "dictionary.bias", "projection.weight", "projection.bias"),
 }
 """Families whose first layer can learn without labels, and its parameters in network order."""
-POOL_GRID = {"image": (2, 2), "series": (4,)}
-"""Parts into which each axis of a map is cut for pooling."""
+POOL_GRID = {"image": (2, 2), "series": (1,)}
+"""Parts of each axis of a map, for pooling; one for series: a window may start anywhere."""
 FILTER_COUNTS = range(8, 1025)
 SEEDED_BIAS = -0.5
 SEEDED_SCALE = 2.0
@@ -252,10 +252,10 @@ def patch_side(spec: NetworkSpec) -> int:
     >>> patch_side(NetworkSpec("image", FeatureSpec("image", height=28, width=40), 2))
     7
     >>> patch_side(NetworkSpec("series", FeatureSpec("series", steps=100), 2))
-    10
+    16
     """
     if spec.family == "series":
-        return max(3, min(16, spec.features.steps // 10))
+        return max(3, min(16, spec.features.steps // 6))
     return max(3, min(8, min(spec.features.height, spec.features.width) // 4))
 
 

@@ -28,8 +28,8 @@ from federation.survey_stages import Question, SurveySums
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Keys = NDArray[np.uint64]
-_BATCH_POSITIONS = 1 << 18
-_BATCH_TEXTS = 256
+_BATCH_POSITIONS = 1 << 15
+_BATCH_TEXTS = 1024
 _TINY = 1e-9
 
 
@@ -229,9 +229,9 @@ def _directions(
         weights = times * rarity[buckets].astype(np.float64)
         lengths = np.sqrt(np.bincount(texts, weights=np.square(weights)))
         weights /= np.maximum(lengths, _TINY)[texts]
-        projected = np.zeros((len(lengths), basis.shape[1]))
-        _add_rows(projected, texts, weights[:, None] * basis[buckets])
-        _add_rows(sums, buckets, weights[:, None] * projected[texts])
+        size = (len(lengths), len(basis))
+        projected = _applied(np.stack([texts, buckets]), weights, size, basis)
+        sums += _applied(np.stack([buckets, texts]), weights, size[::-1], projected)
     sums[counts == 0] = 0.0
     return _summed(len(samples), counts, sums)
 
@@ -253,6 +253,16 @@ def _held(
     pairs = places * spec.features.buckets + samples[places, columns]
     found, times = np.unique(pairs, return_counts=True)
     return found // spec.features.buckets, found % spec.features.buckets, times.astype(np.float64)
+
+
+def _applied(
+    places: NDArray[np.int64], values: Doubles, size: tuple[int, int], rows: Doubles
+) -> Doubles:
+    """Applies the matrix of the values at (row, column), int64[2, n], to rows of numbers."""
+    import torch
+
+    matrix = torch.sparse_coo_tensor(torch.from_numpy(places), torch.from_numpy(values), size)
+    return np.asarray(torch.sparse.mm(matrix, torch.from_numpy(rows)).numpy(), dtype=np.float64)
 
 
 def _add_rows(sums: Doubles, groups: NDArray[np.int64], rows: NDArray[np.floating]) -> None:

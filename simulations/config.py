@@ -33,8 +33,9 @@ class DataConfig:
             `builtin:synthetic`.
         kind: text, image, series or record.
         features: `frozen` trains a head on fixed features, fast and like a frozen encoder;
-            `native` trains the family's whole network.
-        width: columns of the frozen features.
+            `native` trains the family's whole network; `learned` first learns features without
+            labels from the sites' samples, as campaigns with `unsupervised_width` do (not records).
+        width: columns of the frozen or learned features.
         rows: most training samples, drawn at random; 0 for all.
     """
 

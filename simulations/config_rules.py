@@ -14,6 +14,7 @@ KINDS = ("text", "image", "series", "record")
 PARTITIONS = ("dirichlet", "column")
 TRAINERS = ("fast", "flower")
 STARTS = ("random", "policy")
+FEATURES = ("frozen", "native", "learned")
 
 Rule = tuple[str, object, bool, str]
 """Key, its value, whether it holds, and what the value must be."""
@@ -35,7 +36,7 @@ def check(config: SimulationConfig) -> None:
 def _world(config: SimulationConfig) -> Iterator[Rule]:
     data, federation = config.data, config.federation
     yield "[data] kind", data.kind, data.kind in KINDS, _one_of(KINDS)
-    features = ("frozen", "native")
+    features = FEATURES if data.kind != "record" else FEATURES[:2]
     yield "[data] features", data.features, data.features in features, _one_of(features)
     yield "[data] width", data.width, 2 <= data.width <= 4096, "2 to 4096"
     yield "[data] rows", data.rows, data.rows >= 0, "0 (all) or more"

@@ -34,6 +34,7 @@ class Dataset:
         test: input rows of the held-out part.
         test_classes: int64[m].
         class_names: names in label order.
+        untrained: train rows as a layer without any training gives them, None for the same.
     """
 
     family: str
@@ -45,6 +46,7 @@ class Dataset:
     test: NDArray[Any]
     test_classes: NDArray[np.int64]
     class_names: tuple[str, ...]
+    untrained: Floats | None = None
 
     @property
     def input_name(self) -> str:
@@ -63,7 +65,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     if config.rows and (~table.is_test).sum() > config.rows:
         table = _thinned(table, config.rows)
     features = _feature_spec(config, table)
-    if config.features == "native":
+    if config.features in ("native", "learned"):
         rows = extract(list(table.samples), features)[INPUT_NAMES[config.kind]]
         return _dataset(table, rows, family=config.kind, features=features, width=0)
     rows = frozen_features(config, table, features)

@@ -20,7 +20,7 @@ from simulations.config import SimulationConfig
 from simulations.datasets import Dataset
 from simulations.errors import SimulationError
 from simulations.learner import Learner, Model
-from simulations.safety import train_safely
+from simulations.safety import Evidence, train_safely
 from simulations.view import LocalView, Selection, SelectionView
 from simulations.world import World
 
@@ -84,7 +84,10 @@ class Run:
         self._world = world
         self._learner = learner
         self._inputs = dataset.train[world.rows]
+        untrained = dataset.untrained
+        self._untrained = self._inputs if untrained is None else untrained[world.rows]
         self._pretrained: Model | None = None
+        self._evidence = Evidence()
 
     def play(self, strategy: Strategy, started: Model | None) -> tuple[list[CurvePoint], float]:
         """Plays all cycles.
@@ -144,7 +147,8 @@ class Run:
     def _train(self, base: Model, labels: NDArray[np.int64]) -> Model:
         sites, free = self.examples(labels), self.unlabelled(labels)
         if free and self._config.training.compare_plain:
-            return train_safely(self._learner, base, sites, free)
+            model, self._evidence = train_safely(self._learner, base, sites, free, self._evidence)
+            return model
         return self._learner.train(base, sites, free)
 
     def start_labels(self) -> NDArray[np.int64]:
@@ -194,7 +198,8 @@ class Run:
 
     def _view(self, state: RunState, cycle: int) -> SelectionView:
         world, scenario, budget = self._world, self._config.scenario, self._config.budget
-        logits, embedding = self._learner.predict(state.model.arrays, self._inputs)
+        inputs = self._inputs if cycle else self._untrained
+        logits, embedding = self._learner.predict(state.model.arrays, inputs)
         present = np.ones(len(world), dtype=np.bool_)
         if scenario.drop_out_site >= 0 and cycle >= scenario.drop_out_cycle:
             present &= world.sites != scenario.drop_out_site

@@ -68,12 +68,14 @@ def run_seed(config: SimulationConfig, folder: str, seed: int, names: list[str])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from simulations.datasets import load_dataset
     from simulations.engine import Run
+    from simulations.learned_features import learn_features
     from simulations.learner import make_learner
     from simulations.strategies import find_strategy
     from simulations.world import make_world
 
     dataset = load_dataset(config.data)
     world = make_world(config, dataset, seed)
+    dataset = learn_features(config, dataset, world, seed)
     learner = make_learner(
         dataset, config.training, seed, flower=config.simulation.trainer == "flower"
     )

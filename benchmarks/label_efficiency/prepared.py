@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import fields
+import os
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.label_efficiency.protocol import Cell, configuration
+from benchmarks.label_efficiency.protocol import Cell, Entrant, configuration
 from model_bundle.features import FeatureSpec
+from simulations.config import SimulationConfig
 from simulations.datasets import Dataset, load_dataset
+from simulations.world import World
 
 ARRAYS = ("train", "train_classes", "train_groups", "test", "test_classes")
+LEARNED = ("train", "test", "untrained")
 
 
-def prepare(cell: Cell, data: Path, folder: Path) -> Path:
-    """Computes a data set's features, unless the folder has them; returns their file."""
-    path = _place(cell, folder)
+def prepare(cell: Cell, entrant: Entrant, data: Path, folder: Path) -> Path:
+    """Computes an entrant's model inputs, unless the folder has them; returns their file."""
+    config = configuration(cell, data, entrant).data
+    inputs = str(config.width) if config.features == "frozen" else "native"
+    path = folder / f"{cell.subject.name}.{inputs}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _save(load_dataset(configuration(cell, data).data), path)
+        _save(load_dataset(config), path)
     return path
 
 
@@ -35,6 +41,29 @@ def load(path: Path) -> Dataset:
         return Dataset(**facts, **{name: found[name] for name in ARRAYS})
 
 
+def learned(config: SimulationConfig, dataset: Dataset, world: World, file: Path) -> Dataset:
+    """The features that a world's sites learn, computed once for all entrants on it.
+
+    Args:
+        config: says whether they are wanted.
+        dataset: model inputs as they are.
+        world: who holds which.
+        file: where they are kept; its name tells worlds apart.
+    """
+    from simulations.learned_features import learn_features
+
+    if config.data.features != "learned":
+        return dataset
+    if not file.exists():
+        made = learn_features(config, dataset, world, world.seed)
+        part = file.with_suffix(f".{os.getpid()}.npz")
+        np.savez(part, **{name: getattr(made, name) for name in LEARNED})
+        part.replace(file)
+    with np.load(file, allow_pickle=False) as found:
+        rows = {name: found[name] for name in LEARNED}
+    return replace(dataset, family="encoder", input_width=rows["train"].shape[1], **rows)
+
+
 def _save(dataset: Dataset, path: Path) -> None:
     facts = {f.name: getattr(dataset, f.name) for f in fields(Dataset) if f.name not in ARRAYS}
     facts["features"] = dataset.features.to_mapping()
@@ -42,7 +71,3 @@ def _save(dataset: Dataset, path: Path) -> None:
     arrays = {name: getattr(dataset, name) for name in ARRAYS}
     np.savez(part, facts=np.array(json.dumps(facts)), **arrays)
     part.replace(path)
-
-
-def _place(cell: Cell, folder: Path) -> Path:
-    return folder / f"{cell.subject.name}.{cell.subject.width}.npz"

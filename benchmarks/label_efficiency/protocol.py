@@ -110,24 +110,31 @@ class Entrant:
         strategy: of `perimeter-simulate strategies`, or the default policy by site.
         training: settings of the trainer that differ from the protocol's.
         start: who chooses the first labels: `random`, the same for all, or `policy`.
+        features: `frozen`, the protocol's, `native` or `learned` ones.
     """
 
     name: str
     strategy: str
     training: Mapping[str, Any] = field(default_factory=dict)
     start: str = "random"
+    features: str = "frozen"
 
 
 BEYOND = (
-    Entrant(WHOLE_SYSTEM, OURS, {**UNLABELLED, "compare_plain": True}, "policy"),
+    Entrant(WHOLE_SYSTEM, OURS, {**UNLABELLED, "compare_plain": True}, "policy", "learned"),
+    Entrant("perimeter-learned", OURS, features="learned"),
+    Entrant("random-learned", "random", features="learned"),
+    Entrant("random-native", "random", features="native"),
     Entrant("perimeter-unchecked", OURS, UNLABELLED, "policy"),
     Entrant("perimeter-first", OURS, {}, "policy"),
     Entrant("perimeter-long", OURS, LONG),
     Entrant("random-system", "random", UNLABELLED),
     Entrant("random-long", "random", LONG),
 )
-"""The whole system as campaigns run it, and its parts: without the comparison with plain training,
-first labels by policy alone, its trainer alone, its rounds alone."""
+"""The whole system as campaigns run it, and its parts: learned features with plain training, for
+ours and for random choice; random choice with the family's whole network trained from labels alone;
+on frozen features guessed classes without the comparison with plain training, first labels by
+policy alone, rounds alone."""
 
 
 def cells(sets: tuple[str, ...] = ()) -> list[Cell]:
@@ -182,6 +189,7 @@ def configuration(cell: Cell, data: Path, entrant: Entrant | None = None) -> Sim
         data=DataConfig(
             path=subject.file if builtin else str(data / subject.file),
             kind=subject.kind,
+            features=entrant.features,
             width=subject.width,
         ),
         federation=FederationConfig(

@@ -81,8 +81,8 @@ def play_all(
     done = {(line["cell"], line["entrant"], line["seed"]) for line in read_lines(out)}
     left = [job for job in jobs if job.key not in done]
     began = time.monotonic()
-    for job in {job.cell.subject.name: job for job in left}.values():
-        prepare(job.cell, job.data, job.features)
+    for job in {(job.cell.subject.name, job.entrant.features): job for job in left}.values():
+        prepare(job.cell, job.entrant, job.data, job.features)
     with (out / "runs.jsonl").open("a", encoding="utf-8") as file:
         if file.tell():
             file.write("\n")  # ends a line that a crash cut short
@@ -98,7 +98,7 @@ def play_all(
 
 def play(job: Job) -> Line:
     """Plays one run."""
-    from benchmarks.label_efficiency.prepared import load, prepare
+    from benchmarks.label_efficiency.prepared import learned, load, prepare
     from benchmarks.label_efficiency.watching import Watched, by_site
     from simulations.engine import Run
     from simulations.learner import make_learner
@@ -107,8 +107,10 @@ def play(job: Job) -> Line:
 
     began = time.process_time()
     config = configuration(job.cell, job.data, job.entrant)
-    dataset = load(prepare(job.cell, job.data, job.features))
+    dataset = load(prepare(job.cell, job.entrant, job.data, job.features))
     world = make_world(config, dataset, job.seed)
+    place = job.features / f"{job.cell.name}.{job.seed}.learned.npz"
+    dataset = learned(config, dataset, world, place)
     run = Run(config, dataset, world, make_learner(dataset, config.training, job.seed))
     name = job.entrant.strategy
     watched = Watched(by_site if name == OURS_BY_SITE else find_strategy(name), world.answers)
@@ -134,7 +136,7 @@ def _pooled(job: Job, labels: Any) -> float:
     from simulations.world import make_world
 
     config = configuration(job.cell, job.data, job.entrant)
-    dataset = load(prepare(job.cell, job.data, job.features))
+    dataset = load(prepare(job.cell, job.entrant, job.data, job.features))
     world = make_world(config, dataset, job.seed)
     known = labels >= 0
     best = 0.0

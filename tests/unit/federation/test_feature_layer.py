@@ -214,7 +214,7 @@ def test_sides_of_patches_follow_the_sample() -> None:
     steps = [
         patch_side(NetworkSpec("series", FeatureSpec("series", steps=s), 2)) for s in (20, 100, 999)
     ]
-    assert steps == [3, 10, 16]
+    assert steps == [3, 16, 16]
 
 
 TINY = FeatureSpec("image", height=2, width=9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from simulations.datasets import load_dataset
 from simulations.engine import Run
 from simulations.errors import ConfigInvalid
 from simulations.learner import Learner, Model, make_learner
-from simulations.safety import HELD_OUT, held_out, plainly, train_safely
+from simulations.safety import HELD_OUT, Evidence, held_out, plainly, train_safely
 from simulations.world import make_world
 
 pytestmark = pytest.mark.federation
@@ -65,9 +67,46 @@ def test_a_pool_that_misleads_is_left_alone() -> None:
     run = Run(config, dataset, make_world(config, dataset, 1), learner)
     labels = run.start_labels()
     sites, free = run.examples(labels), run.unlabelled(labels)
-    safe = train_safely(learner, learner.initial(), sites, free)
+    safe, found = train_safely(learner, learner.initial(), sites, free, Evidence())
+    assert found.trials == HELD_OUT
+    assert found.lead < 0
     plain = plainly(learner).train(learner.initial(), sites)
     assert all((safe.arrays[name] == array).all() for name, array in plain.arrays.items())
+
+
+def test_what_earlier_cycles_found_outweighs_a_trial_without_a_winner() -> None:
+    same = {"unlabelled_weight": 0.0, "rounds": 2}
+    learner, _, _ = trained(same)
+    config = few_labels(same)
+    dataset = load_dataset(config.data)
+    run = Run(config, dataset, make_world(config, dataset, 1), learner)
+    labels = run.start_labels()
+    sites, noisy = run.examples(labels), replace(learner.config, input_noise=0.5)
+    start, other = learner.initial(), replace(learner, config=noisy)
+    ways = {}
+    for lead in (1000.0, -1000.0):
+        ways[lead], found = train_safely(other, start, sites, {}, Evidence(3, lead))
+        assert found.trials == 4
+        assert abs(found.lead - lead / 2) <= int((labels >= 0).sum())
+    assert np.array_equal(
+        ways[-1000.0].arrays["head.weight"],
+        plainly(other).train(start, sites).arrays["head.weight"],
+    )
+    assert not np.array_equal(
+        ways[1000.0].arrays["head.weight"], ways[-1000.0].arrays["head.weight"]
+    )
+
+
+def test_four_trials_in_a_row_judge_by_every_label_once() -> None:
+    learner = make_learner(load_dataset(few_labels({}).data), TrainingConfig(), 1)
+    rows = np.arange(41, dtype=np.float32)[:, None] * np.ones(64, np.float32)
+    sites = {"north": learner.examples(rows, np.zeros(41, np.int64))}
+    judged = [
+        value
+        for trial in range(HELD_OUT)
+        for value in held_out(sites, 1, trial)[1]["north"].inputs["encoded"][:, 0].tolist()
+    ]
+    assert sorted(judged) == list(range(41))
 
 
 def test_held_out_labels_are_never_learnt_in_a_trial() -> None:

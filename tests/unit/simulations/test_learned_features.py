@@ -1,0 +1,95 @@
+"""Simulations whose sites first learn features from samples that nobody has labelled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from simulations.config import SimulationConfig, config_of
+from simulations.datasets import Dataset, load_dataset
+from simulations.engine import Run
+from simulations.errors import ConfigInvalid
+from simulations.learned_features import learn_features
+from simulations.learner import make_learner
+from simulations.strategies import find_strategy
+from simulations.world import make_world
+
+pytestmark = pytest.mark.federation
+CONFIG = config_of(
+    {
+        "data": {"path": "builtin:digits", "kind": "image", "features": "learned", "width": 48},
+        "federation": {"sites": 6, "alpha": 0.1},
+        "budget": {"initial": 60, "per_cycle": 20, "cycles": 1},
+        "training": {"rounds": 30},
+        "simulation": {"processes": 1},
+    }
+)
+
+
+def learned(config: SimulationConfig, seed: int) -> Dataset:
+    dataset = load_dataset(config.data)
+    return learn_features(config, dataset, make_world(config, dataset, seed), seed)
+
+
+def accuracy(features: str, seed: int) -> float:
+    config = replace(CONFIG, data=replace(CONFIG.data, features=features))
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, seed)
+    dataset = learn_features(config, dataset, world, seed)
+    learner = make_learner(dataset, config.training, seed)
+    model = Run(config, dataset, world, learner).start_model()
+    assert model is not None
+    logits, _ = learner.predict(model.arrays, dataset.test)
+    return float((logits.argmax(axis=1) == dataset.test_classes).mean())
+
+
+def test_sixty_labels_on_learned_features_beat_sixty_on_principal_components() -> None:
+    gains = [accuracy("learned", seed) - accuracy("frozen", seed) for seed in (1, 2)]
+    assert np.mean(gains) > 0.02
+
+
+def test_a_seed_gives_the_same_features_again_and_another_seed_others() -> None:
+    first, again, other = (learned(CONFIG, seed) for seed in (1, 1, 2))
+    assert first.family == "encoder"
+    assert first.train.shape[1] == first.input_width == 48
+    assert np.array_equal(first.train, again.train)
+    assert not np.array_equal(first.train, other.train)
+
+
+def test_no_class_and_no_test_sample_shapes_the_features() -> None:
+    dataset = load_dataset(CONFIG.data)
+    world = make_world(CONFIG, dataset, 1)
+    blind = replace(
+        dataset, train_classes=np.zeros_like(dataset.train_classes), test=dataset.test * 0 + 1
+    )
+    seen, unseen = (learn_features(CONFIG, found, world, 1) for found in (dataset, blind))
+    assert np.array_equal(seen.train, unseen.train)
+
+
+def test_first_labels_are_chosen_by_the_layer_before_any_training() -> None:
+    config = replace(CONFIG, budget=replace(CONFIG.budget, start="policy", cycles=0))
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, 1)
+    dataset = learn_features(config, dataset, world, 1)
+
+    def first_labels(found: Dataset) -> set[int]:
+        run = Run(config, found, world, make_learner(found, config.training, 1))
+        state = run._chosen_start(find_strategy("perimeter"))
+        return set(np.flatnonzero(state.labels >= 0).tolist())
+
+    shaken = replace(dataset, train=dataset.train[::-1].copy())
+    assert first_labels(dataset) == first_labels(shaken)
+    assert first_labels(dataset) != first_labels(replace(dataset, untrained=None))
+
+
+def test_records_and_sites_without_enough_samples_are_refused_with_a_remedy() -> None:
+    with pytest.raises(ConfigInvalid, match=r"\[data\] features must be one of frozen, native"):
+        config_of({"data": {"path": "x.csv", "kind": "record", "features": "learned"}})
+    tiny = replace(CONFIG, data=replace(CONFIG.data, rows=100), budget=replace(CONFIG.budget))
+    with pytest.raises(ConfigInvalid, match="use 'frozen'"):
+        learned(tiny, 1)
+    wide = replace(CONFIG, data=replace(CONFIG.data, width=4000))
+    with pytest.raises(ConfigInvalid, match="width"):
+        learned(wide, 1)
