@@ -19,7 +19,7 @@ from model_bundle.features import FeatureSpec, extract
 from model_bundle.manifest import PART_CODE_BOOK, PART_MODEL, PART_PROTOTYPES, Bundle
 
 _LOG_ERRORS_ONLY = 3
-_OPTIONAL = ("committee_logits",)
+_OPTIONAL = ("committee_logits", "acquisition_logits")
 
 
 class Predictor:

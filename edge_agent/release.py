@@ -10,7 +10,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from perimeter.v1 import grant_pb2, item_pb2, model_pb2
@@ -23,7 +22,6 @@ from edge_agent.portal_client import PortalClient
 from edge_agent.queue.grant_book import HeldGrant
 from edge_agent.queue.samples import StoredSample, View
 from edge_agent.queue.stores import Stores
-from edge_agent.scoring import margin, quantise
 from edge_agent.views import TRANSIENT, Raw, ViewMaker
 
 MASK_ATTEMPTS_MAX = 3
@@ -208,12 +206,10 @@ class Releaser:
         item.probabilities = probabilities.astype("<f4").tobytes()
         item.model_version = scorer.predictor.version
         offered = self._stores.samples.offered_score(sample.candidate_id)
+        columns = scorer.columns(outputs)
         if scorer.predictor.prototypes.any():
-            columns = scorer.columns(outputs)
             item.prototype_class_plus_one = int(columns.prototype_classes[0]) + 1
-        item.margin = (
-            offered.margin if offered else int(quantise(margin(probabilities[np.newaxis]))[0])
-        )
+        item.margin = offered.margin if offered else int(columns.margins[0])
 
     def _deliver(self, item: item_pb2.Item) -> Verdict:
         try:

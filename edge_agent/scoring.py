@@ -40,12 +40,15 @@ class ModelOutputs:
         committee_logits: float32[n, members, classes], or None when the model has no committee.
         site_logits: float32[n, classes] of a model that only the site's labels taught, or None. No
             bundle carries one: it would publish what the site's labels say. Simulations do.
+        acquisition_logits: float32[n, classes] of a head that only labels taught, which says what
+            is worth a label, or None where `logits` say that as well.
     """
 
     logits: Floats
     embedding: Floats
     committee_logits: Floats | None = None
     site_logits: Floats | None = None
+    acquisition_logits: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,12 @@ class CandidateColumns:
 
     Attributes:
         margins: uint8[n], 0 to 63, margin score.
-        top_probabilities: uint8[n], 0 to 63, largest calibrated class probability.
+        top_probabilities: uint8[n], 0 to 63, largest calibrated class probability of the model
+            that is served.
         entropies: uint8[n], 0 to 63, entropy over log(classes).
         divergence_risk: uint8[n], bits 0-5 divergence, bits 6-7 personal-data risk band.
-        predicted_classes: uint16[n], arg-max class.
-        runner_up_classes: uint16[n], class of the second largest probability.
+        predicted_classes: uint16[n], arg-max class of the model that is served.
+        runner_up_classes: uint16[n], class of the largest probability but for the predicted class.
         prototype_classes: uint16[n], class of the nearest prototype.
         cell_ids: uint16[n], nearest row of the code book.
         density_cost: uint8[n], bits 0-3 density band, bits 4-6 cost band.
@@ -111,6 +115,10 @@ def score(
 ) -> CandidateColumns:
     """Turns model outputs into the columns that may leave the site.
 
+    Predicted class and largest probability are those of `logits`: the live accuracy is that of the
+    model which is served. Where the model has `acquisition_logits`, margin, entropy, runner-up and
+    divergence are those of that head; the temperature, measured on `logits`, is used for both.
+
     Args:
         outputs: one forward pass over ``n`` samples; NaN or infinity anywhere is refused.
         temperature: softmax temperature of the site, above 0; 1.0 when not calibrated.
@@ -125,15 +133,18 @@ def score(
     """
     _check_outputs(outputs, prototypes, code_book)
     probabilities = softmax(outputs.logits, temperature=temperature)
-    predicted, runner_up = top_two_classes(probabilities)
+    asked = probabilities
+    if outputs.acquisition_logits is not None:
+        asked = softmax(outputs.acquisition_logits, temperature=temperature)
+    predicted = probabilities.argmax(axis=1).astype(np.uint16)
     cells, similarity = assign_cells(outputs.embedding, code_book)
     return CandidateColumns(
-        margins=quantise(margin(probabilities)),
+        margins=quantise(margin(asked)),
         top_probabilities=quantise(probabilities.max(axis=1, initial=0.0)),
-        entropies=quantise(entropy(probabilities)),
-        divergence_risk=quantise(_divergence(outputs, probabilities, temperature)),
+        entropies=quantise(entropy(asked)),
+        divergence_risk=quantise(_divergence(outputs, asked, temperature)),
         predicted_classes=predicted,
-        runner_up_classes=runner_up,
+        runner_up_classes=likeliest_but(asked, predicted),
         prototype_classes=nearest_prototype(outputs.embedding, prototypes, fallback=predicted),
         cell_ids=cells,
         density_cost=quantise(density(similarity), levels=DENSITY_LEVELS),
@@ -295,20 +306,19 @@ def random(count: int, *, rng: np.random.Generator) -> Floats:
     return rng.random(count, dtype=np.float32)
 
 
-def top_two_classes(probabilities: Floats) -> tuple[Shorts, Shorts]:
-    """Classes of the largest and the second largest probability, uint16[n] each.
+def likeliest_but(probabilities: Floats, classes: Shorts) -> Shorts:
+    """Class of each row's largest probability, one class of it left out, uint16[n].
 
-    With one class the runner-up is that class too. Ties go to the smaller class index.
+    With one class it is that class. Ties go to the smaller class index.
 
-    >>> [c.tolist() for c in top_two_classes(np.float32([[0.2, 0.5, 0.3]]))]
-    [[1], [2]]
+    >>> likeliest_but(np.float32([[0.2, 0.5, 0.3]] * 2), np.uint16([1, 2])).tolist()
+    [2, 1]
     """
-    first = probabilities.argmax(axis=1)
     if probabilities.shape[1] < 2:
-        return first.astype(np.uint16), first.astype(np.uint16)
+        return classes
     rest = probabilities.copy()
-    rest[np.arange(len(rest)), first] = -1.0
-    return first.astype(np.uint16), rest.argmax(axis=1).astype(np.uint16)
+    rest[np.arange(len(rest)), classes] = -1.0
+    return np.asarray(rest.argmax(axis=1), dtype=np.uint16)
 
 
 def quantise(scores: Floats, *, levels: int = SCORE_LEVELS) -> Bytes:
@@ -363,11 +373,18 @@ def _check_outputs(outputs: ModelOutputs, prototypes: Floats, code_book: Floats)
         raise ScoringError(f"code_book must be [cells, {width}], not {code_book.shape}")
     if len(code_book) > 0x10000:
         raise ScoringError(f"code_book has {len(code_book)} cells; 65536 is the most")
+    _check_heads(outputs, rows, classes)
+
+
+def _check_heads(outputs: ModelOutputs, rows: int, classes: int) -> None:
+    asked = outputs.acquisition_logits
+    if asked is not None and asked.shape != (rows, classes):
+        raise ScoringError(f"acquisition_logits must be [{rows}, {classes}], not {asked.shape}")
     parts = {"site_logits": outputs.site_logits, "committee_logits": outputs.committee_logits}
     for name, part in parts.items():
         if part is not None and (len(part) != rows or part.shape[-1] != classes):
             raise ScoringError(f"{name} must end in {classes} classes for {rows} rows")
-    parts |= {"logits": outputs.logits, "embedding": outputs.embedding}
+    parts |= {"logits": outputs.logits, "embedding": outputs.embedding, "acquisition_logits": asked}
     for name, part in parts.items():
         if part is not None and not np.isfinite(part).all():
             raise ScoringError(f"{name} holds a value that is not finite")

@@ -31,7 +31,8 @@ from federation.networks import (
     trained_arrays,
 )
 from federation.statistics import Floats
-from federation.training import SiteReport, SiteTrainer, SiteUpdate, TrainTask
+from federation.training import Prediction, SiteReport, SiteTrainer, SiteUpdate, TrainTask
+from federation.twin_head import TwinTrainer
 
 
 class Trainer(Protocol):
@@ -54,11 +55,18 @@ class Trainer(Protocol):
         """Returns logits and unit embeddings of any examples."""
         ...
 
+    def outputs(self, arrays: Arrays, examples: Examples) -> Prediction:
+        """The same, and what a plain head says."""
+        ...
+
 
 def make_trainer(
     data: SiteData, spec: NetworkSpec, *, device: str = "auto", thread_count: int = 1
 ) -> Trainer:
-    """Returns the trainer of a network: one that keeps features where a layer of it is fixed.
+    """Returns the trainer of a network.
+
+    One that keeps features where a layer is fixed; on these, as on inputs, one of two heads where
+    the network has a plain one.
 
     Args:
         data: The site's examples.
@@ -66,7 +74,9 @@ def make_trainer(
         device: `auto` (CUDA where present), `cpu` or `cuda`.
         thread_count: CPU threads of torch.
     """
-    kind = FeatureTrainer if spec.unsupervised_width else SiteTrainer
+    kind: type[FeatureTrainer | TwinTrainer | SiteTrainer] = SiteTrainer
+    if spec.unsupervised_width or spec.plain_head:
+        kind = FeatureTrainer if spec.unsupervised_width else TwinTrainer
     return kind(data, spec, device=device, thread_count=thread_count)
 
 
@@ -99,7 +109,7 @@ class FeatureTrainer:
         self._data, self._thread_count = data, thread_count
         self._device = torch_engine.choose_device(device)
         torch_engine.reproducible(self._device, thread_count=thread_count)
-        self._kept: tuple[bytes, SiteTrainer] | None = None
+        self._kept: tuple[bytes, Trainer] | None = None
 
     @property
     def example_count(self) -> int:
@@ -137,14 +147,19 @@ class FeatureTrainer:
         rows = encoded(self.spec, arrays, examples, self._device)
         return self._head(arrays).predict(trained_arrays(arrays, self.spec), rows)
 
-    def _head(self, arrays: Arrays) -> SiteTrainer:
+    def outputs(self, arrays: Arrays, examples: Examples) -> Prediction:
+        """What `predict` returns, and float32[n, C] logits of a plain head, None without one."""
+        rows = encoded(self.spec, arrays, examples, self._device)
+        return self._head(arrays).outputs(trained_arrays(arrays, self.spec), rows)
+
+    def _head(self, arrays: Arrays) -> Trainer:
         """The trainer on the features of this layer, which are computed once."""
         check_arrays(arrays, self.spec)
         digest = _digest(arrays, self.spec)
         if self._kept is None or self._kept[0] != digest:
             splits = (self._data.train, self._data.test, self._data.unlabelled)
             rows = SiteData(*(encoded(self.spec, arrays, s, self._device) for s in splits))
-            head = SiteTrainer(
+            head = make_trainer(
                 rows,
                 head_spec(self.spec),
                 device=self._device.type,

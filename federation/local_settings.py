@@ -125,3 +125,18 @@ class LocalSettings:
             return cls(**values)
         except TypeError as error:
             raise RequestInvalid(f"settings are wrong: {error}") from None
+
+
+def check_spread(local: LocalSettings) -> None:
+    """Checks the settings of a network with `plain_head`, whose embedding is its plain head's.
+
+    Raises:
+        RequestInvalid: Guesses of the served head would follow cells of that embedding.
+
+    >>> check_spread(LocalSettings(unlabelled_weight=1.0))
+    """
+    if local.unlabelled_weight and local.spread == "cells":
+        raise RequestInvalid(
+            "with plain_head the cells are of an embedding that guesses cannot follow; "
+            "set spread to graph or none, or plain_head to false"
+        )

@@ -18,11 +18,14 @@ labels and then stays as it is (`feature_names`), while the rest (`head_spec`) l
     image, series   answers of a dictionary of patch filters, pooled, as roots of shares, projected
                     (Coates and Ng, "Learning feature representations with k-means", 2012)
     text            latent semantic analysis of weighted n-grams (Deerwester et al., 1990)
+
+With `plain_head` a second head of the same size stands beside the served one, on the same rows. It
+learns from labels alone (`twin_head`), gives `acquisition_logits` float32[n, classes], which say
+what is worth a label, and the embedding; `logits` stay those of the served head.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -33,6 +36,7 @@ from numpy.typing import NDArray
 
 from federation.errors import NetworkInvalid, RequestInvalid
 from federation.operations import Operations, layout_of, mean_cells
+from federation.seeding import PLAIN_PREFIX, seeded_arrays
 from model_bundle.errors import BundleError
 from model_bundle.features import FeatureSpec, record_width
 
@@ -55,9 +59,9 @@ FEATURE_NAMES = {
 """Families whose first layer can learn without labels, and its parameters in network order."""
 POOL_GRID = {"image": (2, 2), "series": (1,)}
 """Parts of each axis of a map, for pooling; one for series: a window may start anywhere."""
+YOUNGER = ("unsupervised_width", "filter_count", "plain_head")
+"""Settings that older trainers refuse to read."""
 FILTER_COUNTS = range(8, 1025)
-SEEDED_BIAS = -0.5
-SEEDED_SCALE = 2.0
 WIDTH_MAX = 4096
 PARAMETER_COUNT_MAX = 64_000_000
 _MAP_SIDE_MAX = 8
@@ -82,6 +86,8 @@ class NetworkSpec:
         unsupervised_width: text, image, series: columns of a layer that is learned without labels
             and stays as it is while the rest is trained, to 4096; 0 where all learns from labels.
         filter_count: Patch filters of that layer for image and series, 8 to 1024.
+        plain_head: A second head learns from labels alone and says what is worth a label. For
+            record, encoder, and families with `unsupervised_width`; not with a committee.
     """
 
     family: str
@@ -96,6 +102,7 @@ class NetworkSpec:
     encoder_width: int = 0
     unsupervised_width: int = 0
     filter_count: int = 128
+    plain_head: bool = False
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -115,10 +122,13 @@ class NetworkSpec:
             raise RequestInvalid(f"filter_count must be 8 to 1024, not {self.filter_count!r}")
         if self.unsupervised_width != 0:
             _check_feature_layer(self)
+        _check_plain_head(self)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Returns the fields as JSON-ready values."""
-        return {**vars(self), "features": self.features.to_mapping()}
+        """Returns the fields as JSON-ready values; `YOUNGER` ones only where they are set."""
+        default = {field.name: field.default for field in fields(self) if field.name in YOUNGER}
+        named = {n: v for n, v in vars(self).items() if n not in default or v != default[n]}
+        return {**named, "features": self.features.to_mapping()}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> NetworkSpec:
@@ -169,20 +179,39 @@ def _check_feature_layer(spec: NetworkSpec) -> None:
         )
 
 
+def _check_plain_head(spec: NetworkSpec) -> None:
+    if type(spec.plain_head) is not bool:
+        raise RequestInvalid(f"plain_head must be true or false, not {spec.plain_head!r}")
+    if spec.plain_head and spec.committee_count:
+        raise RequestInvalid("plain_head and a committee both score; set committee_count to 0")
+    if spec.plain_head and spec.family in FEATURE_NAMES and not spec.unsupervised_width:
+        raise RequestInvalid(
+            f"plain_head needs a {spec.family} network whose first layer no label changes; "
+            "set unsupervised_width, or plain_head to false"
+        )
+
+
 def network(spec: NetworkSpec, ops: Operations[T], x: T) -> dict[str, T]:
     """Applies the family's network to its input and returns the named outputs."""
     body = feature_layer if spec.unsupervised_width else _BODIES[spec.family]
-    hidden = ops.relu(ops.linear(body(spec, ops, x), "hidden", spec.hidden_width))
-    hidden = ops.drop(hidden, spec.dropout_ratio)
-    embedding = ops.relu(ops.linear(hidden, "embedding", spec.embedding_width))
-    outputs = {
-        "logits": ops.linear(embedding, "head", spec.class_count),
-        "embedding": ops.unit(embedding),
-    }
+    rows = body(spec, ops, x)
+    embedding = _embedded(spec, ops, rows)
+    outputs = {"logits": ops.linear(embedding, "head", spec.class_count)}
+    if spec.plain_head:
+        embedding = _embedded(spec, ops, rows, PLAIN_PREFIX)
+        asked = ops.linear(embedding, f"{PLAIN_PREFIX}head", spec.class_count)
+        outputs["acquisition_logits"] = asked
+    outputs["embedding"] = ops.unit(embedding)
     if spec.committee_count:
         votes = ops.linear(embedding, "committee", spec.committee_count * spec.class_count)
         outputs["committee_logits"] = ops.split(votes, spec.committee_count, spec.class_count)
     return outputs
+
+
+def _embedded(spec: NetworkSpec, ops: Operations[T], rows: T, prefix: str = "") -> T:
+    hidden = ops.relu(ops.linear(rows, f"{prefix}hidden", spec.hidden_width))
+    hidden = ops.drop(hidden, spec.dropout_ratio)
+    return ops.relu(ops.linear(hidden, f"{prefix}embedding", spec.embedding_width))
 
 
 def feature_layer(spec: NetworkSpec, ops: Operations[T], x: T) -> T:
@@ -336,45 +365,12 @@ def parameter_layout(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
 
 
 def initial_arrays(spec: NetworkSpec, *, seed: int) -> Arrays:
-    """Returns seeded parameters; the same seed gives the same bytes on any machine.
+    """Returns seeded parameters (`seeding`); the same seed gives the same bytes on any machine.
 
-    Weights before a rectifier follow He et al., "Delving deep into rectifiers", 2015; heads follow
-    Glorot and Bengio, 2010; the n-gram table is standard normal. A layer that is yet to learn
-    without labels starts with random filters of unit length and mean zero, and a projection whose
-    rows have mean zero, so that even version 1 spreads samples by what they hold.
+    A layer that is yet to learn without labels is random, so that even version 1 spreads samples by
+    what they hold. Both heads of a network with `plain_head` start alike.
     """
-    arrays: Arrays = {}
-    for name, shape in parameter_layout(spec).items():
-        label = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(label[:8], "little"))
-        values = rng.standard_normal(shape) * _scale(name, shape)
-        if name in ("dictionary.weight", "projection.weight"):
-            values = _even(name, values)
-        arrays[name] = values.astype(np.float32)
-    if "dictionary.bias" in arrays:
-        arrays["dictionary.bias"] += np.float32(SEEDED_BIAS)
-    return arrays
-
-
-def _even(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of mean zero; filters of unit length as well."""
-    rows = values.reshape(len(values), -1)
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    if name == "dictionary.weight":
-        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows.reshape(values.shape))
-
-
-def _scale(name: str, shape: tuple[int, ...]) -> float:
-    if len(shape) == 1:
-        return 0.0
-    if name == "tokens.weight":
-        return 1.0
-    if name == "projection.weight":
-        return SEEDED_SCALE
-    fan_in = math.prod(shape[1:])
-    gain = 1.0 if name.startswith(("head", "committee")) else 2.0
-    return math.sqrt(gain / fan_in)
+    return seeded_arrays(parameter_layout(spec), seed=seed)
 
 
 def check_arrays(arrays: Mapping[str, NDArray[Any]], spec: NetworkSpec) -> None:

@@ -163,6 +163,7 @@ def _input(spec: NetworkSpec) -> onnx.ValueInfoProto:
 def _output(spec: NetworkSpec, name: str) -> onnx.ValueInfoProto:
     shapes: dict[str, list[Any]] = {
         "logits": ["n", spec.class_count],
+        "acquisition_logits": ["n", spec.class_count],
         "embedding": ["n", spec.embedding_width],
         "committee_logits": ["n", spec.committee_count, spec.class_count],
     }

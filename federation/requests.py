@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 from federation.aggregation import AggregationSettings
 from federation.errors import RequestInvalid
-from federation.local_settings import LocalSettings
+from federation.local_settings import LocalSettings, check_spread
 from federation.networks import NetworkSpec
 from model_bundle.errors import BundleError
 from model_bundle.features import FeatureSpec
@@ -292,6 +292,8 @@ def _settings(values: Mapping[str, Any], network: NetworkSpec) -> TrainingSettin
             "pretrain_rounds would change the layer that unsupervised_width keeps as it is; "
             "set one of the two to 0"
         )
+    if network.plain_head:
+        check_spread(found.local)
     return found
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -97,6 +98,14 @@ class SiteReport:
     example_count: int
 
 
+class Prediction(NamedTuple):
+    """Logits float32[n, C], unit embeddings float32[n, d], and the logits of a plain head."""
+
+    logits: Floats
+    embedding: Floats
+    acquisition_logits: Floats | None = None
+
+
 class SiteTrainer:
     """Learns and measures on the examples of one site.
 
@@ -170,6 +179,10 @@ class SiteTrainer:
         """Returns logits float32[n, C] and unit embeddings float32[n, d] of any examples."""
         parameters = torch_engine.to_parameters(arrays, self._device)
         return self._predict(parameters, self._on_device(examples), len(examples))
+
+    def outputs(self, arrays: Arrays, examples: Examples) -> Prediction:
+        """What `predict` returns, by name."""
+        return Prediction(*self.predict(arrays, examples))
 
     def _on_device(self, examples: Examples) -> Tensor | None:
         if not len(examples):

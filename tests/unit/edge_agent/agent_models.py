@@ -22,8 +22,11 @@ IMAGE = FeatureSpec("image", height=8, width=8)
 SERIES = FeatureSpec("series", steps=10, channels=2, mean=(0.0, 0.0), scale=(1.0, 1.0))
 
 
-def onnx_model(features: FeatureSpec, seed: int, *, spoil: float = 0.0) -> bytes:
-    """A model of one linear layer over an embedding; `spoil` is added to the logits."""
+def onnx_model(features: FeatureSpec, seed: int, *, spoil: float = 0.0, asked: int = 0) -> bytes:
+    """A model of one linear layer over an embedding.
+
+    `spoil` is added to the logits; `asked` are the columns of a second head, 0 for none.
+    """
     rng = np.random.default_rng(seed)
     nodes, constants = [], []
 
@@ -58,16 +61,17 @@ def onnx_model(features: FeatureSpec, seed: int, *, spoil: float = 0.0) -> bytes
         ),
         helper.make_node("Add", ["plain", constant("spoil", np.float32([spoil] * 3))], ["logits"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [source],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", WIDTH]),
-        ],
-        constants,
-    )
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3]),
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", WIDTH]),
+    ]
+    if asked:
+        head = constant("second", rng.normal(size=(WIDTH, asked)).astype(np.float32) * 3)
+        nodes.append(helper.make_node("MatMul", ["embedding", head], ["acquisition_logits"]))
+        shape = ["n", asked]
+        more = helper.make_tensor_value_info("acquisition_logits", TensorProto.FLOAT, shape)
+        outputs.append(more)
+    graph = helper.make_graph(nodes, "tiny", [source], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return model.SerializeToString()

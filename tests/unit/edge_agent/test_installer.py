@@ -138,6 +138,16 @@ def test_each_kind_of_sample_runs(features, samples):
     assert np.allclose(np.linalg.norm(outputs.embedding, axis=1), 1, atol=1e-5)
 
 
+def test_a_second_head_is_read_where_the_model_has_one():
+    texts = [f"word{n} and another" for n in range(40)]
+    plain = Predictor(bundle(CAMPAIGN, 1)).predict(texts)
+    both = Predictor(bundle(CAMPAIGN, 1, model=onnx_model(TEXT, 1, asked=3))).predict(texts)
+    assert plain.acquisition_logits is None
+    assert both.acquisition_logits.shape == both.logits.shape == (40, 3)
+    assert not np.allclose(both.acquisition_logits, both.logits)
+    assert both.logits.tobytes() == plain.logits.tobytes()
+
+
 def test_minibatches_change_nothing():
     texts = [f"word{n} and another" for n in range(70)]
     small = Predictor(bundle(CAMPAIGN, 1), minibatch_rows=8).predict(texts)
@@ -254,6 +264,7 @@ def test_a_broken_download_goes_on_where_it_ended(device, coordinator):
         ({"schema": LabelSchema(("a", "b", "c"))}, model_pb2.INSTALL_REASON_MALFORMED),
         ({"model": foreign_domain().SerializeToString()}, model_pb2.INSTALL_REASON_WARM_UP),
         ({"model": onnx_model(TEXT, 1, spoil=float("nan"))}, model_pb2.INSTALL_REASON_WARM_UP),
+        ({"model": onnx_model(TEXT, 1, asked=4)}, model_pb2.INSTALL_REASON_WARM_UP),
     ],
 )
 def test_a_version_that_does_not_fit_is_refused_with_its_reason(installer, changes, reason):

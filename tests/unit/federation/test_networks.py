@@ -132,3 +132,13 @@ def test_wrong_network_settings_are_named(changes: dict[str, object], text: str)
     values = SPECS["text"].to_mapping() | changes
     with pytest.raises(RequestInvalid, match=text):
         NetworkSpec.from_mapping(values)
+
+
+def test_older_trainers_can_read_a_network_that_uses_nothing_younger() -> None:
+    spec = SPECS["text"]
+    values = spec.to_mapping()
+    assert not {"unsupervised_width", "filter_count", "plain_head"} & set(values)
+    assert NetworkSpec.from_mapping(values) == spec
+    younger = NetworkSpec("text", spec.features, 5, unsupervised_width=8, plain_head=True)
+    assert NetworkSpec.from_mapping(younger.to_mapping()) == younger
+    assert younger.to_mapping()["plain_head"] is True
