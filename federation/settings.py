@@ -30,6 +30,8 @@ class TrainerSettings:
         group_count_min: Smallest number of examples behind any sum that leaves the site.
         unlabelled_max: Most items without a label that training may look at where a campaign asks
             for it, the newest first; 0 for none.
+        survey_samples_min: Surveys over fewer different samples than this, or than 30, are not
+            answered; 0 for none at all.
     """
 
     label_store: Path
@@ -38,6 +40,7 @@ class TrainerSettings:
     thread_count: int = 1
     group_count_min: int = 3
     unlabelled_max: int = 1500
+    survey_samples_min: int = 30
 
 
 @dataclass(frozen=True)

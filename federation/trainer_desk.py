@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from federation import frames, messages, survey, survey_stages
+from federation import frames, messages, survey
 from federation.dataset import SiteData
 from federation.errors import FederationError
 from federation.feature_layer import Trainer, make_trainer
 from federation.networks import NetworkSpec
 from federation.reply_rules import check_report, check_survey, check_update
 from federation.statistics import GroupSums
+from federation.survey_stages import SAMPLES_MIN, no_sums, sums_layout
 from federation.training import SiteReport, SiteUpdate, TrainTask
 
 LoadExamples = Callable[[bytes, NetworkSpec], SiteData]
@@ -35,11 +36,13 @@ class DeskLimits:
         group_count_min: Smallest number of examples behind a reported sum.
         device: auto, cpu or cuda.
         thread_count: CPU threads for training.
+        survey_samples_min: Surveys over fewer different samples get zeros; 0 for all surveys.
     """
 
     group_count_min: int = 3
     device: str = "auto"
     thread_count: int = 1
+    survey_samples_min: int = SAMPLES_MIN
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +105,13 @@ class TrainerDesk:
     def _survey(self, command: messages.SurveyCommand) -> frames.Frame:
         spec, asked = command.spec, command.question
         count_min = max(self._limits.group_count_min, asked.count_min)
+        layout, least = sums_layout(spec, asked.stage), self._limits.survey_samples_min
         samples = survey.site_samples(self._opened(command).data, spec)
         reply = survey.answer(spec, replace(asked, count_min=count_min), samples)
-        check_survey(reply, survey_stages.sums_layout(spec, asked.stage), count_min)
+        if not least or reply.sample_count < least:
+            reply = no_sums(layout)
+        check_survey(reply, layout, count_min)
+        _log.info("survey, %s: %d samples", asked.stage, reply.sample_count)
         return messages.sums_frame(reply)
 
     def _opened(self, command: messages.Command | messages.SurveyCommand) -> _Warm:

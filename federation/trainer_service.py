@@ -37,7 +37,12 @@ def desk_of(settings: TrainerSettings) -> TrainerDesk:
         wanted = dataset.Wanted(spec.class_count, settings.unlabelled_max)
         return dataset.load(folder, campaign_id, spec.features, wanted)
 
-    limits = DeskLimits(settings.group_count_min, settings.device, settings.thread_count)
+    limits = DeskLimits(
+        settings.group_count_min,
+        settings.device,
+        settings.thread_count,
+        settings.survey_samples_min,
+    )
     return TrainerDesk(load, lambda: store_stamp(folder), limits)
 
 

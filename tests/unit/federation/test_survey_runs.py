@@ -12,13 +12,14 @@ import pytest
 from edge_agent.inference import Predictor
 from federation import central, frames, messages, run_files
 from federation.client_app import Handle
-from federation.dataset import SiteData, no_examples, unlabelled_examples
+from federation.dataset import SiteData, from_samples, no_examples, unlabelled_examples
 from federation.errors import QuorumMissed
 from federation.in_process import desk_for, simulate, transport_for
 from federation.networks import feature_names, initial_arrays, is_fitted
 from federation.publish import publish
 from federation.requests import TrainingRequest
 from federation.trainer_desk import DeskLimits
+from model_bundle.features import FeatureSpec
 from model_bundle.manifest import unpack
 
 pytestmark = pytest.mark.federation
@@ -265,6 +266,54 @@ def test_the_greater_of_both_limits_guards_a_sum(rich: Sites, make: MakeRequest)
     train(request, handles(rich, north=changing(careful, change)))
     assert asked == [0] * STAGES
     assert set(facts_of(request)["samples"]) == {"east", "south"}
+
+
+@pytest.mark.parametrize("least", [0, 31])
+def test_a_site_may_stay_out_of_surveys_and_still_train(
+    rich: Sites, make: MakeRequest, least: int
+) -> None:
+    few = unlabelled_examples({"pixels": rich["north"].unlabelled.inputs["pixels"][:10]}, 10)
+    north = SiteData(rich["north"].train, rich["north"].test, few)
+    request = make(settings={**QUICK, "rounds": 1})
+    shy = desk_for(north, DeskLimits(survey_samples_min=least)).handle
+    train(request, handles(rich, north=shy))
+    assert set(facts_of(request)["samples"]) == {"east", "south"}
+    told = json.loads((request.folder / "round-00001" / "round.json").read_text())["facts"]
+    assert set(told["sites"]) == set(rich)
+    bold = make("bold", settings={**QUICK, "rounds": 1})
+    train(bold, handles({**rich, "north": north}))
+    assert set(facts_of(bold)["samples"]) == set(rich)
+
+
+def test_a_run_on_texts_surveys_and_learns(make: MakeRequest) -> None:
+    features = FeatureSpec("text", buckets=512, word_ngrams=1, char_ngrams=())
+    rng, sites = np.random.default_rng(0), {}
+    for site in ("east", "north", "south"):
+        classes = rng.integers(0, 2, 160)
+        own = rng.random((160, 8)) < 0.5
+        topic = 40 * classes[:, None] + rng.integers(0, 40, (160, 8))
+        words = np.where(own, topic, rng.integers(0, 80, (160, 8)))
+        texts = [" ".join(f"w{word}" for word in row) for row in words]
+        parts = [
+            from_samples(texts[rows], classes[rows].tolist(), features)
+            for rows in (slice(0, 8), slice(8, 60), slice(60, 160))
+        ]
+        sites[site] = SiteData(parts[0], parts[1], unlabelled_examples(parts[2].inputs, 100))
+    request = make(
+        family="text",
+        features=features.to_mapping(),
+        label_schema={"classes": ["a", "b"], "version": 1},
+        network={"unsupervised_width": 4, "hidden_width": 16, "embedding_width": 8},
+        settings={**QUICK, "rounds": 6},
+    )
+    simulate(request, sites)
+    facts = facts_of(request)
+    assert facts["fitted"]
+    assert facts["stages"] == 6
+    assert facts["samples"] == dict.fromkeys(sites, 108)
+    publish(request)
+    evaluation = json.loads((request.folder / run_files.EVALUATION_NAME).read_text())
+    assert evaluation["accuracy"] > 0.8
 
 
 def test_no_site_alone_fits_the_layer(rich: Sites, make: MakeRequest) -> None:
