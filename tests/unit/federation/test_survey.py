@@ -309,6 +309,7 @@ MOMENT_LIES: Mapping[str, Any] = {
     "large": lambda m: m * np.float32(1e4),
     "negative": lambda m: -m,
     "lopsided": np.triu,
+    "one negative variance": lambda m: m - 2 * np.diag(np.diag(m) * (np.arange(len(m)) == 0)),
 }
 
 
