@@ -261,7 +261,8 @@ def _applied(
     """Applies the matrix of the values at (row, column), int64[2, n], to rows of numbers."""
     import torch
 
-    matrix = torch.sparse_coo_tensor(torch.from_numpy(places), torch.from_numpy(values), size)
+    at, held = torch.from_numpy(places), torch.from_numpy(values)
+    matrix = torch.sparse_coo_tensor(at, held, size, check_invariants=True)
     return np.asarray(torch.sparse.mm(matrix, torch.from_numpy(rows)).numpy(), dtype=np.float64)
 
 

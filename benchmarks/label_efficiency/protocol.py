@@ -30,7 +30,7 @@ OURS = "perimeter"
 OURS_BY_SITE = "perimeter-site"
 """The default policy inside equal site quotas: only its score and its balance compete."""
 WHOLE_SYSTEM = "perimeter-system"
-"""The default policy, which chooses the first labels too, with learning from unlabelled samples."""
+"""The default policy, which chooses the first labels too, with what unlabelled samples teach."""
 LONG: Mapping[str, Any] = {"rounds": 80}
 """Plain training with the whole system's number of rounds."""
 UNLABELLED: Mapping[str, Any] = {
@@ -110,7 +110,9 @@ class Entrant:
         strategy: of `perimeter-simulate strategies`, or the default policy by site.
         training: settings of the trainer that differ from the protocol's.
         start: who chooses the first labels: `random`, the same for all, or `policy`.
-        features: `frozen`, the protocol's, `native` or `learned` ones.
+        features: `frozen`, the protocol's, `native` or `learned` ones
+            (texts: always frozen).
+        text_training: settings of the trainer for texts, where they are others.
     """
 
     name: str
@@ -118,10 +120,11 @@ class Entrant:
     training: Mapping[str, Any] = field(default_factory=dict)
     start: str = "random"
     features: str = "frozen"
+    text_training: Mapping[str, Any] | None = None
 
 
 BEYOND = (
-    Entrant(WHOLE_SYSTEM, OURS, {**UNLABELLED, "compare_plain": True}, "policy", "learned"),
+    Entrant(WHOLE_SYSTEM, OURS, {**UNLABELLED, "compare_plain": True}, "policy", "learned", LONG),
     Entrant("perimeter-learned", OURS, features="learned"),
     Entrant("random-learned", "random", features="learned"),
     Entrant("random-native", "random", features="native"),
@@ -189,7 +192,7 @@ def configuration(cell: Cell, data: Path, entrant: Entrant | None = None) -> Sim
         data=DataConfig(
             path=subject.file if builtin else str(data / subject.file),
             kind=subject.kind,
-            features=entrant.features,
+            features="frozen" if subject.kind == "text" else entrant.features,
             width=subject.width,
         ),
         federation=FederationConfig(
@@ -200,9 +203,14 @@ def configuration(cell: Cell, data: Path, entrant: Entrant | None = None) -> Sim
         budget=BudgetConfig(
             initial=subject.labels, start=entrant.start, per_cycle=subject.labels, cycles=CYCLES
         ),
-        training=replace(TrainingConfig(), **entrant.training),
+        training=replace(TrainingConfig(), **_training(subject, entrant)),
         simulation=RunConfig(processes=1),
     )
+
+
+def _training(subject: Subject, entrant: Entrant) -> Mapping[str, Any]:
+    own = entrant.text_training
+    return entrant.training if own is None or subject.kind != "text" else own
 
 
 def _rivals() -> list[str]:
