@@ -149,6 +149,7 @@ class TrainingConfig:
         compare_plain: compare with plain training on held-out labels, and train the better way;
             about doubles the time.
         pretrain_rounds: rounds before the first cycle that learn from unlabelled samples alone.
+        plain_head: learn from unlabelled samples with one head, ask for labels with another.
     """
 
     rounds: int = 40
@@ -175,6 +176,7 @@ class TrainingConfig:
     weight_power: float = 1.0
     compare_plain: bool = False
     pretrain_rounds: int = 0
+    plain_head: bool = False
 
 
 @dataclass(frozen=True)

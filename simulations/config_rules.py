@@ -92,6 +92,9 @@ def _run(config: SimulationConfig) -> Iterator[Rule]:
     training = config.training
     rounds = training.pretrain_rounds
     yield "[training] pretrain_rounds", rounds, 0 <= rounds <= 1000, "0 to 1000"
+    fixed = config.data.features != "native" or config.data.kind == "record"
+    wanted = "false where [data] features is native and the kind is not record"
+    yield "[training] plain_head", training.plain_head, fixed or not training.plain_head, wanted
     for key in ("hidden_width", "embedding_width"):
         width = getattr(training, key)
         yield f"[training] {key}", width, 2 <= width <= 4096, "2 to 4096"
@@ -100,10 +103,13 @@ def _run(config: SimulationConfig) -> Iterator[Rule]:
 def _check_training(config: SimulationConfig) -> None:
     """The rest of `[training]` is judged by the production's own settings."""
     from federation.errors import RequestInvalid
+    from federation.local_settings import check_spread
     from simulations import production
 
     try:
-        production.local_settings(config.training)
+        local = production.local_settings(config.training)
+        if config.training.plain_head:
+            check_spread(local)
         production.round_settings(config.training)
         production.aggregation_settings(config.training)
     except RequestInvalid as error:

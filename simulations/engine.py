@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from coordinator.core.entries import Funded, GrantReason, GrantState, GrantTerms
 from coordinator.core.estimation import ExploreLabels
 from coordinator.core.ledger import Ledger, OutcomeReport, Settlement
 from coordinator.core.refusals import Refusal
-from edge_agent.scoring import ModelOutputs
+from edge_agent.scoring import ModelOutputs, softmax
 from federation.dataset import Examples
+from federation.networks import Arrays
 from federation.statistics import class_table, f1_scores, nearest_cells
 from simulations.config import SimulationConfig
 from simulations.datasets import Dataset
@@ -199,16 +201,15 @@ class Run:
     def _view(self, state: RunState, cycle: int) -> SelectionView:
         world, scenario, budget = self._world, self._config.scenario, self._config.budget
         inputs = self._inputs if cycle else self._untrained
-        logits, embedding = self._learner.predict(state.model.arrays, inputs)
+        outputs = self._outputs(state.model.arrays, inputs)
         present = np.ones(len(world), dtype=np.bool_)
         if scenario.drop_out_site >= 0 and cycle >= scenario.drop_out_cycle:
             present &= world.sites != scenario.drop_out_site
-        if scenario.liar_site >= 0:
-            # A liar claims to be torn between all classes, whatever its model says.
-            logits = np.where((world.sites == scenario.liar_site)[:, None], logits * 1e-3, logits)
         labelled = state.labels >= 0
         book = state.model.code_book
-        cells = nearest_cells(embedding[labelled], book) if len(book) else np.zeros(0, np.int64)
+        cells = (
+            nearest_cells(outputs.embedding[labelled], book) if len(book) else np.zeros(0, np.int64)
+        )
         return SelectionView(
             cycle=cycle,
             sites=world.sites,
@@ -221,17 +222,33 @@ class Run:
             class_count=len(self._dataset.class_names),
             class_floor=budget.class_floor,
             budget=budget.per_cycle if cycle else budget.initial,
-            outputs=ModelOutputs(logits.astype(np.float32), embedding),
+            outputs=outputs,
             model=state.model,
             cell_labels=np.bincount(cells, minlength=len(book)).astype(np.int64),
             judged=_joined(state.judged),
             train_local=lambda tuned: self._train_local(state, tuned=tuned),
         )
 
+    def _outputs(self, arrays: Arrays, inputs: NDArray[Any]) -> ModelOutputs:
+        """What the devices' model says of the pool."""
+        found = self._learner.outputs(arrays, inputs)
+        asked = found.acquisition_logits
+        return ModelOutputs(
+            self._claimed(found.logits),
+            found.embedding,
+            acquisition_logits=None if asked is None else self._claimed(asked),
+        )
+
+    def _claimed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A liar claims to be torn between all classes, whatever its model says."""
+        liar = self._config.scenario.liar_site
+        if liar < 0:
+            return logits
+        here = (self._world.sites == liar)[:, None]
+        return np.where(here, logits * 1e-3, logits).astype(np.float32)
+
     def _train_local(self, state: RunState, *, tuned: bool) -> LocalView:
         """A model per site from its own labels only; without labels the one it starts from."""
-        from edge_agent.scoring import softmax
-
         world = self._world
         epochs = LOCAL_EPOCHS // 4 if tuned else LOCAL_EPOCHS
         start = state.model if tuned else self._learner.initial()
@@ -244,7 +261,10 @@ class Run:
             if len(known):
                 examples = self._learner.examples(self._inputs[known], state.labels[known])
                 arrays = self._learner.train_alone(start, examples, epochs=epochs)
-            logits[here], embedding[here] = self._learner.predict(arrays, self._inputs[here])
+            found = self._learner.outputs(arrays, self._inputs[here])
+            asked = found.acquisition_logits
+            logits[here] = found.logits if asked is None else asked
+            embedding[here] = found.embedding
         return LocalView(softmax(logits), embedding)
 
     def _ask(self, selection: Selection, state: RunState, cycle: int) -> None:
@@ -288,14 +308,15 @@ class Run:
         places = selection.places
         if not len(places):
             return
-        predicted = view.probabilities[places].argmax(axis=1)
+        served = softmax(view.outputs.logits)[places]
+        predicted = served.argmax(axis=1)
         answers = self._world.answers[places]
         correct = np.where(answers < 0, -1, (predicted == answers).astype(np.int64))
         state.judged.append(
             ExploreLabels(
                 site_index=self._world.sites[places],
                 predicted_classes=predicted.astype(np.int64),
-                confidences=view.probabilities[places].max(axis=1).astype(np.float64),
+                confidences=served.max(axis=1).astype(np.float64),
                 inclusion_probabilities=selection.explore_probabilities,
                 correct=correct,
             )
@@ -356,8 +377,6 @@ def _joined(parts: list[ExploreLabels]) -> ExploreLabels | None:
 
 
 def _reliability(logits: NDArray[np.float32], classes: NDArray[np.int64]) -> list[list[float]]:
-    from edge_agent.scoring import softmax
-
     probabilities = softmax(logits)
     top = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == classes

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from federation.aggregation import ServerState, Update
 from federation.checkpoint import RoundState
 from federation.dataset import Examples, SiteData, no_examples, unlabelled_examples
+from federation.feature_layer import Trainer, make_trainer
 from federation.local_settings import LocalSettings
 from federation.messages import UpdateReply
 from federation.networks import Arrays, NetworkSpec, initial_arrays
@@ -29,7 +30,7 @@ from federation.statistics import (
     prototypes,
     seeded_code_book,
 )
-from federation.training import SiteTrainer, TrainTask
+from federation.training import Prediction, TrainTask
 from simulations.config import TrainingConfig
 from simulations.datasets import Dataset
 from simulations.production import aggregation_settings, local_settings, round_settings
@@ -141,7 +142,7 @@ class Learner:
         return replace(start, arrays=state.arrays)
 
     def _round(
-        self, plan: RunPlan, state: RoundState, trainers: dict[str, SiteTrainer], book: Floats
+        self, plan: RunPlan, state: RoundState, trainers: dict[str, Trainer], book: Floats
     ) -> RoundState:
         number = state.round_number
         seed = int(np.random.default_rng([self.seed, number]).integers(1 << 31))
@@ -161,15 +162,20 @@ class Learner:
         task = TrainTask(self.seed, measure=False)
         return self.trainer(examples).train(start.arrays, local, task).arrays
 
-    def trainer(self, examples: Examples, free: Examples | None = None) -> SiteTrainer:
+    def trainer(self, examples: Examples, free: Examples | None = None) -> Trainer:
         """The production trainer on some examples, without a test split."""
         data = SiteData(examples, no_examples(), no_examples() if free is None else free)
-        return SiteTrainer(data, self.spec, device="cpu")
+        return make_trainer(data, self.spec, device="cpu")
 
     def predict(self, arrays: Arrays, inputs: NDArray[Any]) -> tuple[Floats, Floats]:
-        """Logits and embeddings of input rows."""
+        """Logits of the served head, and embeddings, of input rows."""
+        found = self.outputs(arrays, inputs)
+        return found.logits, found.embedding
+
+    def outputs(self, arrays: Arrays, inputs: NDArray[Any]) -> Prediction:
+        """The same, and the logits of the plain head, where the network has one."""
         examples = self.examples(inputs, np.zeros(len(inputs), dtype=np.int64))
-        return self.trainer(self.empty()).predict(arrays, examples)
+        return self.trainer(self.empty()).outputs(arrays, examples)
 
     def examples(self, inputs: NDArray[Any], classes: NDArray[np.int64]) -> Examples:
         """Wraps input rows as production examples."""
@@ -185,7 +191,7 @@ class Learner:
         return unlabelled_examples({self.dataset.input_name: inputs}, len(inputs))
 
     def _reply(
-        self, trainer: SiteTrainer, state: RoundState, local: LocalSettings, task: TrainTask
+        self, trainer: Trainer, state: RoundState, local: LocalSettings, task: TrainTask
     ) -> UpdateReply:
         found = trainer.train(state.arrays, local, task)
         none = GroupSums(
@@ -197,7 +203,7 @@ class Learner:
         self,
         arrays: Arrays,
         book: Floats,
-        trainers: dict[str, SiteTrainer],
+        trainers: dict[str, Trainer],
         sites: dict[str, Examples],
     ) -> Model:
         """Prototypes and code book from the sites' sums, by the production's federated steps."""
@@ -232,5 +238,6 @@ def make_learner(
         embedding_width=config.embedding_width,
         hidden_width=config.hidden_width,
         encoder_width=dataset.input_width,
+        plain_head=config.plain_head,
     )
     return Learner(dataset, spec, config, seed, flower)

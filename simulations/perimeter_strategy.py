@@ -103,8 +103,12 @@ def half_divergence(policy: Policy | None = None) -> Policy:
 
 def _columns(view: SelectionView, places: Integers, site_head: bool) -> CandidateColumns:
     head = np.log(np.maximum(view.tuned.probabilities[places], 1e-12)) if site_head else None
+    asked = view.outputs.acquisition_logits
     outputs = ModelOutputs(
-        view.outputs.logits[places], view.outputs.embedding[places], site_logits=head
+        view.outputs.logits[places],
+        view.outputs.embedding[places],
+        site_logits=head,
+        acquisition_logits=None if asked is None else asked[places],
     )
     columns = score(
         outputs,

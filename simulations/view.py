@@ -73,8 +73,9 @@ class SelectionView:
 
     @cached_property
     def probabilities(self) -> Floats:
-        """float32[n, classes] of the shared model."""
-        return softmax(self.outputs.logits)
+        """float32[n, classes] of the shared model: of the head that asks, where it has one."""
+        asked = self.outputs.acquisition_logits
+        return softmax(self.outputs.logits if asked is None else asked)
 
     @cached_property
     def local(self) -> LocalView:

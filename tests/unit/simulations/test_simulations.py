@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_agent.scoring import softmax
 from federation.central import start_state
 from federation.dataset import SiteData
 from federation.in_process import desk_for, transport_for
@@ -350,3 +351,83 @@ def test_a_plan_says_what_it_costs_and_whose_experts_are_busiest():
     text = plan_text(plan_of([0.0, 0.0]))
     assert "30, the start included; 20 cost units" in text
     assert "busiest is site 0 with 26 labels" in text
+
+
+GUESSES = {"unlabelled_weight": 3.0, "input_noise": 0.3, "cohesion_floor": -1.0, "trust_power": 0.0}
+ASKING = {**GUESSES, "plain_head": True, "rounds": 8}
+
+
+def asked_first(config):
+    """Places of the first cycle's picks, the model that chose them, and what it said."""
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, 0)
+    run = Run(config, dataset, world, make_learner(dataset, config.training, 0))
+    seen = []
+
+    def select(view, rng):
+        selection = find_strategy("perimeter")(view, rng)
+        seen.append((view, selection.places))
+        return selection
+
+    curve, _ = run.play(select, run.start_model())
+    return seen[0][0], set(seen[0][1].tolist()), curve
+
+
+def test_with_two_heads_the_second_one_chooses_and_the_first_is_measured():
+    both, picks, curve = asked_first(small(training=ASKING))
+    one, other, plain_curve = asked_first(small(training={**ASKING, "plain_head": False}))
+    assert picks != other
+    assert curve[-1].labels == 15 + 2 * 12
+    asked = both.outputs.acquisition_logits
+    assert one.outputs.acquisition_logits is None
+    assert both.outputs.logits.tobytes() == one.outputs.logits.tobytes()
+    assert curve[0].accuracy == plain_curve[0].accuracy
+    assert both.probabilities.tobytes() == softmax(asked).tobytes()
+    assert one.probabilities.tobytes() == softmax(one.outputs.logits).tobytes()
+    quiet, picked, _ = asked_first(
+        small(training={**ASKING, "unlabelled_weight": 0.0, "input_noise": 0.0})
+    )
+    assert quiet.outputs.logits.tobytes() == quiet.outputs.acquisition_logits.tobytes()
+    assert asked.tobytes() == quiet.outputs.logits.tobytes()
+    assert both.embedding.tobytes() == quiet.embedding.tobytes()
+    assert picked != other
+
+
+def test_what_is_claimed_of_picks_is_what_the_served_head_says():
+    config = small(training=ASKING)
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, 0)
+    run = Run(config, dataset, world, make_learner(dataset, config.training, 0))
+    views = []
+
+    def select(view, rng):
+        views.append((view, find_strategy("margin-global")(view, rng)))
+        return views[-1][1]
+
+    run.play(select, run.start_model())
+    (view, selection), (later, _) = views
+    served = softmax(view.outputs.logits)[selection.places]
+    assert later.judged.predicted_classes.tolist() == served.argmax(axis=1).tolist()
+    assert np.allclose(later.judged.confidences, served.max(axis=1))
+    assert not np.allclose(served, view.probabilities[selection.places], atol=0.01)
+
+
+def test_a_lying_site_lies_with_both_heads():
+    view, _, _ = asked_first(small(training=ASKING, scenario={"liar_site": 1}))
+    there = view.sites == 1
+    for logits in (view.outputs.logits, view.outputs.acquisition_logits):
+        assert np.abs(logits[there]).max() < 0.1 < np.abs(logits[~there]).max()
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"data": {"features": "native"}, "training": {"plain_head": True}}, "plain_head must be"),
+        ({"training": {**ASKING, "spread": "cells"}}, "set spread to graph or none"),
+        ({"training": {"plain_head": 1}}, "must be of type bool"),
+    ],
+)
+def test_two_heads_that_cannot_be_are_refused(sections, words):
+    with pytest.raises(ConfigInvalid, match=words):
+        small(**sections)
+    small(training=ASKING)
