@@ -119,7 +119,13 @@ def _init_model(parsed: argparse.Namespace) -> None:
     from federation.publish import publish_untrained
     from federation.requests import read_request
 
-    publish_untrained(read_request(_request_path(parsed)))
+    request, layer = read_request(_request_path(parsed)), None
+    if request.network.unsupervised_width and request.superlink:
+        # Only such a network asks the sites; others need nothing of Flower, not even its import.
+        from federation.first_survey import first_layer_of
+
+        layer = first_layer_of(request)
+    publish_untrained(request, layer)
 
 
 def _enroll(parsed: argparse.Namespace) -> None:

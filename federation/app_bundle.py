@@ -33,6 +33,7 @@ clientapp = "federation.client_app:app"
 [tool.flwr.app.config]
 run-directory = ""
 run-key = ""
+task = "train"
 attempt = 0
 """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from federation.aggregation import ServerState
 from federation.checkpoint import RoundState
 from federation.errors import CheckpointInvalid, FederationError, RequestInvalid
 from federation.networks import Arrays, initial_arrays
-from federation.requests import TrainingRequest
+from federation.requests import RoundSettings, TrainingRequest
 from federation.round_loop import (
     RunPlan,
     Transport,
@@ -116,7 +116,8 @@ def train_run(
     total = sum(course.plan.rounds.rounds for course in courses)
     begun = checkpoint.resume(request.folder, start, request.digest())
     _note_round(request, begun.round_number, _Progress(0, total, clock))
-    _await_sites(request, transport, clock=clock, pause=pause)
+    wanted = {site for site, count in request.label_counts.items() if count > 0}
+    await_sites(transport, wanted, request.settings.rounds, clock=clock, pause=pause)
     start = survey_run.surveyed(courses[0].plan, transport, start, begun, request.folder)
     found: dict[str, Assessment] = {}
     for course in courses:
@@ -346,16 +347,15 @@ def final_arrays(request: TrainingRequest, kept: str = "") -> Arrays:
     return state.arrays
 
 
-def _await_sites(
-    request: TrainingRequest,
+def await_sites(
     transport: Transport,
+    wanted: Set[str],
+    rounds: RoundSettings,
     *,
     clock: Callable[[], float],
     pause: Callable[[float], None],
 ) -> None:
-    """Waits until all sites with labels are online, or, after the wait, until a quorum is."""
-    wanted = {site for site, count in request.label_counts.items() if count > 0}
-    rounds = request.settings.rounds
+    """Waits until all wanted sites and a quorum are online, at most `node_wait_seconds`."""
     end = clock() + rounds.node_wait_seconds
     while clock() < end:
         online = set(transport.sites())

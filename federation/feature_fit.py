@@ -34,6 +34,11 @@ _TINY = 1e-12
 Doubles = NDArray[np.float64]
 
 
+def exchange_count(spec: NetworkSpec) -> int:
+    """Returns how often a whole survey asks."""
+    return 1 + DIRECTION_STEPS if spec.family == "text" else 2 + FILTER_STEPS
+
+
 def fit_features(spec: NetworkSpec, arrays: Arrays, ask: Ask, seed: int) -> Arrays:
     """Returns the parameters with the layer of features learned from the answers.
 

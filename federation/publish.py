@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from federation import onnx_engine, run_files
 from federation.central import Assessment, final_arrays, load_assessment
 from federation.errors import ExportFailed, RequestInvalid
-from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, initial_arrays
+from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, initial_arrays, is_fitted
 from federation.probes import probe_inputs
 from federation.requests import TrainingRequest
 from federation.statistics import GroupSums, group_sums, nearest_cells, next_code_book
@@ -69,20 +69,26 @@ def publish(request: TrainingRequest) -> None:
     run_files.write_state(request.folder, "candidate", round_number=rounds, rounds=rounds)
 
 
-def publish_untrained(request: TrainingRequest) -> None:
+def publish_untrained(request: TrainingRequest, layer: Arrays | None = None) -> None:
     """Makes a campaign's first version: seeded parameters, no prototypes, a code book from probes.
+
+    Args:
+        request: The run's order.
+        layer: Fitted parameters of the layer that no label teaches; a seeded one without them.
 
     Raises:
         RequestInvalid: The release key cannot be read.
         ExportFailed: The exported graph differs from the network.
     """
     spec = request.network
-    arrays = initial_arrays(spec, seed=request.seed)
+    arrays = initial_arrays(spec, seed=request.seed) | (layer or {})
     parts = {
         PART_PROTOTYPES: np.zeros((spec.class_count, spec.embedding_width), dtype=np.float32),
         PART_CODE_BOOK: first_code_book(request, arrays),
     }
-    facts = {"rounds": 0, "rule": "untrained"}
+    facts: dict[str, Any] = {"rounds": 0, "rule": "untrained"}
+    if spec.unsupervised_width:
+        facts["fitted"] = is_fitted(arrays, spec)
     bundle = make_bundle(
         request, arrays, parts, {"temperature": 1.0, "calibration_error": -1.0, "training": facts}
     )

@@ -4,6 +4,7 @@ request.json        the coordinator's order
 state.json          {"state", "round", "rounds", "error"}; state is submitted, training,
 candidate or failed
 survey.json         what came in before the first round, where features are learned without labels
+layer.frame         the layer of a first version from that, empty where none could be fitted
 round-00001/        checkpoint of each round
 assessment/         what the sites measured of the final model
 evaluation.json     accuracy, macro F1, per class, per site

@@ -1,4 +1,7 @@
-"""The Flower server app: runs the round loop of the request that its run configuration names."""
+"""The Flower server app: works on the request that its run configuration names.
+
+Its task is a training run, or the survey for a campaign's first version.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,14 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from federation.central import train_run
+from federation.first_layer import survey_first
 from federation.flower_transport import FlowerTransport, read_nodes
 from federation.requests import REQUEST_NAME, read_request
 from federation.run_files import write_whole
 
 ERROR_NAME = "error.txt"
 LOCK_NAME = "server.lock"
+TRAIN, SURVEY = "train", "survey"
 app = ServerApp()
 
 
@@ -26,11 +31,12 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Runs or resumes the run in the folder that `run-directory` names."""
     logging.getLogger("federation").setLevel(logging.INFO)
+    work = survey_first if context.run_config.get("task") == SURVEY else train_run
     folder = Path(str(context.run_config["run-directory"]))
     try:
         with _locked(folder / LOCK_NAME):
             request = read_request(folder / REQUEST_NAME)
-            train_run(request, FlowerTransport(grid, lambda: read_nodes(request.nodes)))
+            work(request, FlowerTransport(grid, lambda: read_nodes(request.nodes)))
     except Exception as error:
         write_whole(folder / ERROR_NAME, f"{type(error).__name__}: {error}".encode())
         raise

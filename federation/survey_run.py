@@ -1,15 +1,15 @@
 """The survey before a run's first round: fits the layer that no label teaches, once for a model.
 
-A run whose start has no such layer yet asks all sites for sums, stage by stage, and gives what it
-fitted to all its courses. Rounds carry the layer in their checkpoints, so that a run that was
-killed after its first round does not ask again; one that was killed before does, and finds the
-same.
+A campaign's first version may have that layer (`first_layer`). A run whose start has none asks all
+sites for sums, stage by stage, and gives what it fitted to all its courses. Rounds carry the layer
+in their checkpoints, so that a run that was killed after its first round does not ask again; one
+that was killed before does, and finds the same.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def surveyed(
         return start
     arrays = begun.arrays
     if not begun.round_number:
-        survey = _Survey(plan, transport)
+        survey = Survey(plan, transport)
         arrays = fit_features(spec, start.arrays, survey.ask, plan.seed)
         facts = {**survey.facts(), "fitted": is_fitted(arrays, spec)}
         run_files.write_json(folder / run_files.SURVEY_NAME, facts)
@@ -64,11 +64,20 @@ def surveyed(
 
 
 @dataclass(eq=False)
-class _Survey:
-    """Asks the sites one stage after the other, and notes what came."""
+class Survey:
+    """Asks the sites one stage after the other, and notes what came.
+
+    Attributes:
+        plan: The run's course.
+        transport: Reaches the sites.
+        on_stage: Gets the number of each exchange, from 1, before it begins.
+        once: Whether a site that was silent is left alone from then on.
+    """
 
     plan: RunPlan
     transport: Transport
+    on_stage: Callable[[int], None] = lambda _: None
+    once: bool = False
     samples: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
@@ -85,8 +94,10 @@ class _Survey:
         command = messages.SurveyCommand(plan.campaign_id, plan.run_key, plan.spec, question)
         frame = frames.encode(messages.survey_frame(command))
         self.stages += 1
+        self.on_stage(self.stages)
         for _ in range(rounds.round_attempts):
-            sites = self.transport.sites()
+            left_alone = self.silent if self.once else {}
+            sites = [site for site in self.transport.sites() if site not in left_alone]
             replies = self.transport.exchange(
                 frame, sites, timeout_seconds=rounds.round_timeout_seconds
             )

@@ -7,6 +7,7 @@ submitted again, up to three attempts, and resumes from its last checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -21,7 +22,7 @@ from federation.control import FINISHED, Control, RunStatus
 from federation.errors import CheckpointInvalid, ControlFailed, FederationError, RequestInvalid
 from federation.publish import publish
 from federation.requests import TrainingRequest, read_request
-from federation.server_app import ERROR_NAME, LOCK_NAME, is_locked
+from federation.server_app import ERROR_NAME, LOCK_NAME, TRAIN, is_locked
 
 ATTEMPTS_MAX = 3
 POLL_SECONDS = 0.2
@@ -42,6 +43,25 @@ class Pace:
 
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a run is submitted for.
+
+    Attributes:
+        task: What the server app is to do.
+        done: Whether the run's folder holds the result.
+        rounds: Exchanges in all, for those who watch.
+        patience_seconds: How long the SuperLink may be away.
+        check: Raises `ControlFailed` where it is to be given up.
+    """
+
+    task: str
+    done: Callable[[], bool]
+    rounds: int
+    patience_seconds: float = CONTROL_PATIENCE_SECONDS
+    check: Callable[[], None] = lambda: None
 
 
 def train(path: Path, pace: Pace | None = None) -> None:
@@ -66,8 +86,9 @@ def _train(request: TrainingRequest, pace: Pace) -> None:
     threading.Thread(target=_warm_up, daemon=True).start()
     control = Control(request.superlink, request.superlink_authority)
     try:
-        watch = _Watch(request, control, pace)
-        while not watch.assessed():
+        errand = Errand(TRAIN, lambda: _assessed(request), request.settings.rounds.rounds)
+        watch = Watch(request, control, pace, errand)
+        while not errand.done():
             watch.attempt()
     finally:
         control.close()
@@ -81,47 +102,59 @@ def _warm_up() -> None:
     _log.debug("torch %s, onnxruntime %s", torch.__version__, onnxruntime.__version__)
 
 
-class _Watch:
+def _assessed(request: TrainingRequest) -> bool:
+    """Whether the sites have measured the final model."""
+    try:
+        load_assessment(request.folder, request.digest())
+    except CheckpointInvalid:
+        return False
+    return True
+
+
+class Watch:
     """One run and its attempts."""
 
-    def __init__(self, request: TrainingRequest, control: Control, pace: Pace) -> None:
+    def __init__(
+        self, request: TrainingRequest, control: Control, pace: Pace, errand: Errand
+    ) -> None:
         self._request, self._control, self._pace = request, control, pace
-        self._last = 0
-
-    def assessed(self) -> bool:
-        """Whether the sites have measured the final model."""
-        try:
-            load_assessment(self._request.folder, self._request.digest())
-        except CheckpointInvalid:
-            return False
-        return True
+        self._errand = errand
+        self._last, self._run_id = 0, -1
 
     def attempt(self) -> None:
         """Submits the run, or finds the attempt that is still going, and watches it to its end.
 
         Raises:
-            ControlFailed: The last attempt failed, too.
+            ControlFailed: The last attempt failed, too, or the errand is given up.
         """
+        self._errand.check()
         found = self._patiently(lambda: self._control.find_runs("run-key", self._key()))
         open_runs = [run for run in found if run.status != FINISHED]
         if open_runs:
-            run_id = open_runs[-1].run_id
+            self._run_id = open_runs[-1].run_id
             self._last = max(run.attempt for run in found)
         else:
             self._last = 1 + max([self._last, *(run.attempt for run in found)], default=0)
             if self._last > ATTEMPTS_MAX:
                 raise ControlFailed(f"the run failed {ATTEMPTS_MAX} times; {self._reason(found)}")
-            run_id = self._submit()
-        self._follow(run_id)
+            self._run_id = self._submit()
+        self._follow(self._run_id)
+
+    def abandon(self) -> None:
+        """Stops the attempt that is under way, if the SuperLink can be reached."""
+        if self._run_id >= 0:
+            with contextlib.suppress(ControlFailed):
+                self._control.stop_run(self._run_id)
 
     def _submit(self) -> int:
         folder = self._request.folder
-        run_files.write_state(folder, "submitted", rounds=self._request.settings.rounds.rounds)
+        run_files.write_state(folder, "submitted", rounds=self._errand.rounds)
         (folder / ERROR_NAME).unlink(missing_ok=True)
         config = {
             "run-directory": str(folder.resolve()),
             "run-key": self._key(),
             "attempt": self._last,
+            "task": self._errand.task,
         }
         run_id = self._patiently(lambda: self._control.start_run(config))
         _log.info("attempt %d is run %d", self._last, run_id)
@@ -130,7 +163,8 @@ class _Watch:
     def _follow(self, run_id: int) -> None:
         """Waits until the run is over, or until nobody works on it any more."""
         began, free_since, ask_at = False, self._pace.clock(), self._pace.clock()
-        while not self.assessed():
+        while not self._errand.done():
+            self._errand.check()
             if self._pace.clock() >= ask_at:
                 status = self._patiently(lambda: self._control.run_status(run_id))
                 if status.status == FINISHED:
@@ -146,7 +180,7 @@ class _Watch:
 
     def _patiently(self, call: Callable[[], R]) -> R:
         """Repeats a call while the SuperLink restarts."""
-        end = self._pace.clock() + CONTROL_PATIENCE_SECONDS
+        end = self._pace.clock() + self._errand.patience_seconds
         while True:
             try:
                 return call()

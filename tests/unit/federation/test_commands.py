@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_control import FakeControl
 
 from federation import central, run_files, train_command
 from federation.app_bundle import app_files, build_app_bundle
 from federation.children import ChildSpec, Family
-from federation.control import RunStatus
 from federation.dataset import SiteData
 from federation.enrollment import read_token
 from federation.errors import ControlFailed, EnrollmentFailed, RequestInvalid
@@ -141,42 +141,6 @@ def test_text_gets_the_optimiser_that_learns_rare_rows() -> None:
     assert TrainingSettings.from_mapping({}, "text").local.optimizer == "adam"
     assert TrainingSettings.from_mapping({}, "image").local.optimizer == "sgd"
     assert TrainingSettings.from_mapping({"optimizer": "sgd"}, "text").local.optimizer == "sgd"
-
-
-class FakeControl:
-    """A SuperLink in memory: each start trains in process, or fails as the script says."""
-
-    def __init__(self, script: list[str], work: Callable[[], None]) -> None:
-        self.script, self.work = script, work
-        self.runs: list[dict[str, Any]] = []
-        self.stopped: list[int] = []
-
-    def find_runs(self, key: str, value: str) -> list[RunStatus]:
-        return [self._status(i) for i, run in enumerate(self.runs) if run[key] == value]
-
-    def start_run(self, config: dict[str, Any]) -> int:
-        self.runs.append(dict(config))
-        plan = self.script[len(self.runs) - 1]
-        if plan == "completes":
-            self.work()
-        return len(self.runs) - 1
-
-    def run_status(self, run_id: int) -> RunStatus:
-        return self._status(run_id)
-
-    def stop_run(self, run_id: int) -> None:
-        self.stopped.append(run_id)
-        self.script[run_id] = "fails"
-
-    def close(self) -> None:
-        pass
-
-    def _status(self, run_id: int) -> RunStatus:
-        plan, attempt = self.script[run_id], int(self.runs[run_id]["attempt"])
-        if plan == "hangs":
-            return RunStatus(run_id, "running", attempt=attempt)
-        outcome = "completed" if plan == "completes" else "failed"
-        return RunStatus(run_id, "finished", outcome, "heartbeat lost", attempt)
 
 
 @pytest.fixture
