@@ -34,7 +34,6 @@ class Dataset:
         test: input rows of the held-out part.
         test_classes: int64[m].
         class_names: names in label order.
-        untrained: train rows as a layer without any training gives them, None for the same.
     """
 
     family: str
@@ -46,7 +45,6 @@ class Dataset:
     test: NDArray[Any]
     test_classes: NDArray[np.int64]
     class_names: tuple[str, ...]
-    untrained: Floats | None = None
 
     @property
     def input_name(self) -> str:

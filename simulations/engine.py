@@ -86,8 +86,6 @@ class Run:
         self._world = world
         self._learner = learner
         self._inputs = dataset.train[world.rows]
-        untrained = dataset.untrained
-        self._untrained = self._inputs if untrained is None else untrained[world.rows]
         self._pretrained: Model | None = None
         self._evidence = Evidence()
 
@@ -200,8 +198,7 @@ class Run:
 
     def _view(self, state: RunState, cycle: int) -> SelectionView:
         world, scenario, budget = self._world, self._config.scenario, self._config.budget
-        inputs = self._inputs if cycle else self._untrained
-        outputs = self._outputs(state.model.arrays, inputs)
+        outputs = self._outputs(state.model.arrays, self._inputs)
         present = np.ones(len(world), dtype=np.bool_)
         if scenario.drop_out_site >= 0 and cycle >= scenario.drop_out_cycle:
             present &= world.sites != scenario.drop_out_site

@@ -34,8 +34,8 @@ ROWS_AT_ONCE = 32
 def learn_features(config: SimulationConfig, dataset: Dataset, world: World, seed: int) -> Dataset:
     """Returns the data set as features where `[data] features = "learned"`, else as it is.
 
-    Its `untrained` rows are those of the seeded layer: the model that devices score with before
-    the first labels knows nothing of any site.
+    The first labels are chosen on the fitted layer too, as those of a campaign whose sites had
+    samples when its first version was made.
 
     Raises:
         ConfigInvalid: the kind has no such layer, its width does not fit, or no site has enough
@@ -60,7 +60,6 @@ def learn_features(config: SimulationConfig, dataset: Dataset, world: World, see
         input_width=config.data.width,
         train=_features(spec, fitted, dataset.train),
         test=_features(spec, fitted, dataset.test),
-        untrained=_features(spec, start, dataset.train),
     )
 
 

@@ -17,7 +17,7 @@ from simulations.datasets import Dataset, load_dataset
 from simulations.world import World
 
 ARRAYS = ("train", "train_classes", "train_groups", "test", "test_classes")
-LEARNED = ("train", "test", "untrained")
+LEARNED = ("train", "test")
 
 
 def prepare(cell: Cell, entrant: Entrant, data: Path, folder: Path) -> Path:
@@ -35,7 +35,9 @@ def prepare(cell: Cell, entrant: Entrant, data: Path, folder: Path) -> Path:
 def load(path: Path) -> Dataset:
     """Reads what `prepare` wrote."""
     with np.load(path, allow_pickle=False) as found:
-        facts = json.loads(str(found["facts"]))
+        known = {f.name for f in fields(Dataset)}
+        # Files of an earlier version may hold facts that are none any more.
+        facts = {k: v for k, v in json.loads(str(found["facts"])).items() if k in known}
         facts["features"] = FeatureSpec.from_mapping(facts["features"])
         facts["class_names"] = tuple(facts["class_names"])
         return Dataset(**facts, **{name: found[name] for name in ARRAYS})
