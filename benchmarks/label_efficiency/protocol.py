@@ -39,7 +39,9 @@ UNLABELLED: Mapping[str, Any] = {
     "input_noise": 0.3,
     "weight_power": 0.5,
 }
-"""Trainer settings of the whole system, apart from the comparison with plain training."""
+"""Trainer settings with guessed classes, apart from the comparison with plain training."""
+STEADY: Mapping[str, Any] = {**LONG, "batch_size": 32, "input_noise": 0.6}
+"""Trainer settings of the whole system: changed inputs, larger batches, twice the rounds."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,14 @@ class Entrant:
 
 
 BEYOND = (
-    Entrant(WHOLE_SYSTEM, OURS, {**UNLABELLED, "compare_plain": True}, "policy", "learned", LONG),
+    Entrant(WHOLE_SYSTEM, OURS, STEADY, "policy", "learned"),
+    *(
+        Entrant(f"{name}-steady", name, STEADY, features="learned")
+        for name in (OURS, "margin-global", "badge-global", "random")
+    ),
+    Entrant(
+        "perimeter-guesses", OURS, {**UNLABELLED, "compare_plain": True}, "policy", "learned", LONG
+    ),
     Entrant("perimeter-learned", OURS, features="learned"),
     Entrant("random-learned", "random", features="learned"),
     Entrant("random-native", "random", features="native"),
@@ -134,10 +143,11 @@ BEYOND = (
     Entrant("random-system", "random", UNLABELLED),
     Entrant("random-long", "random", LONG),
 )
-"""The whole system as campaigns run it, and its parts: learned features with plain training, for
-ours and for random choice; random choice with the family's whole network trained from labels alone;
-on frozen features guessed classes without the comparison with plain training, first labels by
-policy alone, rounds alone."""
+"""The whole system; its features and training for ours, two rivals and random choice, which share
+random first labels; guessed classes and the comparison with plain training instead; its parts:
+learned features with plain training, for ours and for random choice; random choice with the
+family's whole network trained from labels alone; on frozen features guessed classes without the
+comparison with plain training, first labels by policy alone, rounds alone."""
 
 
 def cells(sets: tuple[str, ...] = ()) -> list[Cell]:
