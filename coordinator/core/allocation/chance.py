@@ -11,6 +11,9 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+FACTORS = 256
+"""Different chance factors: one for each value of a byte."""
+_BLOCK = 1 << 16
 _MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 
@@ -41,6 +44,50 @@ def keyed_numbers(
     words = np.ascontiguousarray(candidate_ids).view("<u8").reshape(-1, 2)
     mixed = _mix(words[:, 0] ^ np.uint64(first))
     return _mix(mixed ^ words[:, 1] ^ np.uint64(second))
+
+
+def chance_factors(coldness: float) -> NDArray[np.float32]:
+    """float32[256], rising to 1: what chance makes of a score, one factor for each byte.
+
+    The factor is exp(G / coldness) for a number G of Gumbel's distribution, at the middles of 256
+    equal shares of it, over the largest one. The best by score times factor are a draw without
+    replacement in which a score counts with its power ``coldness``: a high one is ranked nearly as
+    if there were no chance, and 0 would be a blind draw. Source: Kirsch et al., "Stochastic batch
+    acquisition: a simple baseline for deep active learning", 2023 (power acquisition).
+
+    Args:
+        coldness: above 0.
+
+    >>> [round(float(chance_factors(8.0)[byte]), 3) for byte in (0, 128, 255)]
+    [0.365, 0.48, 1.0]
+    >>> float(chance_factors(1e9)[0])
+    1.0
+    """
+    shares = (np.arange(FACTORS) + 0.5) / FACTORS
+    drawn = -np.log(-np.log(shares))
+    return np.asarray(np.exp((drawn - drawn[-1]) / coldness), dtype=np.float32)
+
+
+def shaken(
+    scores: NDArray[np.float32],
+    candidate_ids: NDArray[np.uint8],
+    key: NDArray[np.uint64],
+    factors: NDArray[np.float32],
+) -> None:
+    """Multiplies scores by the factors that chance gives to their candidates, in place.
+
+    Works in blocks, so that ten million rows need no column of numbers.
+
+    Args:
+        scores: float32[n].
+        candidate_ids: uint8[n, 16].
+        key: the chance key.
+        factors: float32[256].
+    """
+    for start in range(0, len(scores), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        numbers = keyed_numbers(candidate_ids[part], key, purpose="ranking")
+        scores[part] *= factors[(numbers >> np.uint64(56)).astype(np.uint8)]
 
 
 def quick_numbers(

@@ -153,12 +153,14 @@ def histogram_policy(policy: Policy) -> Policy:
     """The policy as far as histograms can serve it: only the margin score is counted.
 
     Runner-up classes and density are not in a histogram either, so the runner-up's share falls to
-    the prototype's class, and neither confusions nor novelty count.
+    the prototype's class, and neither confusions nor novelty count. Sites pick their own
+    candidates, the best first, so chance between the rows that stand for them would only blur what
+    each site is told.
     """
     weights = {phase: UtilityWeights(margin=1.0) for phase in Phase}
     # Margins of an untrained model say nothing; with no density either, all samples are alike.
     weights[Phase.COLD] = UtilityWeights(density=1.0)
-    known = replace(policy.switches, runner_up=False, pairs=False, novelty=False)
+    known = replace(policy.switches, runner_up=False, pairs=False, chance=False, novelty=False)
     return replace(policy, weights=weights, switches=known)
 
 

@@ -23,8 +23,8 @@ from coordinator.core.allocation.pool import Pool
 from coordinator.core.allocation.prune import level_reaching
 from coordinator.core.allocation.setting import Setting
 from coordinator.core.allocation.terms import Term, row_slopes
-from coordinator.core.allocation.thin import lowest_per_key, spread_over_keys
-from coordinator.core.allocation.utility import single_score, utilities
+from coordinator.core.allocation.thin import best_first, lowest_per_key, spread_over_keys
+from coordinator.core.allocation.utility import has_chance, single_score, utilities
 
 SMALLEST_SHORTLIST = 20_000
 PICKS_MULTIPLE = 6
@@ -152,12 +152,18 @@ class Market:
         return rows[self.utilities_of(rows) > best[keys[len(spare) :]]]
 
     def thinned(self, rows: Integers, terms: tuple[Term, ...], most: int) -> Integers:
-        """Of rising rows, those that chance puts first in each key and level of utility."""
+        """Of rising rows, a few of each key and level of utility: the best, or as chance has it.
+
+        Where chance counts in the utilities, rows of a level are not alike.
+        """
         if len(rows) <= SMALLEST_SHORTLIST:
             return rows
-        codes = dense_codes(self._codes(rows, terms)) * 1024
-        codes += np.rint(self.utilities_of(rows) * 1023).astype(np.int64)
-        return rows[lowest_per_key(codes, self._ties(rows), most)]
+        worth = self.utilities_of(rows).astype(np.float64) * 1023
+        levels, ties = np.rint(worth), self._ties(rows)
+        if has_chance(self.policy):
+            ties = best_first(worth - levels, ties)
+        codes = dense_codes(self._codes(rows, terms)) * 1024 + levels.astype(np.int64)
+        return rows[lowest_per_key(codes, ties, most)]
 
     def missed(
         self,
@@ -276,11 +282,11 @@ class Market:
 
     @cached_property
     def _single(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
-        return single_score(self.pool, self.policy, self.setting.phase)
+        return single_score(self.setting)
 
     @cached_property
     def _all_utilities(self) -> NDArray[np.float32]:
-        return utilities(self.pool, self.policy, self.setting.phase)
+        return utilities(self.setting)
 
     def utilities_of(self, rows: Integers) -> NDArray[np.float32]:
         """float32[len(rows)]: worth of the rows' labels, apart from all others."""

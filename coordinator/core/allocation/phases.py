@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.policy import Phase, Policy
 from coordinator.core.allocation.pool import Progress
 
-_NOTHING_KNOWN = dict.fromkeys(("pairs", "novelty", "classes", "floors", "explore"), False)
+_NOTHING_KNOWN = dict.fromkeys(
+    ("pairs", "chance", "novelty", "classes", "floors", "explore"), False
+)
 COLD_CELL_POWER = 1.0
 """Gains of a cell fade fast in a cold phase: what sites hold alike, each of them offers first."""
 FULL_SKEW = 0.2
@@ -42,12 +45,14 @@ def phase_of(progress: Progress, policy: Policy) -> Phase:
 def adapted(policy: Policy, progress: Progress) -> Policy:
     """The policy as far as the campaign's progress lets its parts say anything.
 
-    Novelty, cells and class balance look for what the model may never have met. That pays where
-    classes are rare, and costs labels where all of them are known: then doubt alone, spread over
-    confusions, says what to ask next. So they are as strong as the labels are uneven over the
-    classes. In a cold phase predicted classes are random and there is no accuracy to estimate, so
-    all that builds on them is left out. Cells are drawn at random then, but by one code book for
-    all sites: alike samples share one, and sites that hold alike samples do not all buy the same.
+    Novelty, cells, confusions and class balance look for what the model may never have met, or
+    seldom. That pays where classes are rare, and costs labels where all of them are known: then
+    doubt alone, and chance in it, says what to ask next. So they are as strong as the labels are
+    uneven over the classes, and chance as strong as they are even. In a cold phase predicted
+    classes are random and there is no accuracy to estimate, so all that builds on them is left out.
+    What a sample stands for is no doubt, and chance has no place in it. Cells are drawn at random
+    then, but by one code book for all sites: alike samples share one, and sites that hold alike
+    samples do not all buy the same.
     """
     if phase_of(progress, policy) is Phase.COLD:
         switches = replace(policy.switches, **_NOTHING_KNOWN)
@@ -59,6 +64,8 @@ def adapted(policy: Policy, progress: Progress) -> Policy:
         policy,
         novelty_weight=policy.novelty_weight * strength,
         cell_weight=policy.cell_weight * strength,
+        pair_weight=policy.pair_weight * strength,
+        coldness=policy.coldness / (1.0 - strength) if strength < 1.0 else math.inf,
         class_weight=policy.class_weight * strength,
     )
 

@@ -10,6 +10,16 @@ from numpy.typing import NDArray
 
 from coordinator.core.allocation.errors import AllocationError
 
+LEAST_COLDNESS = 0.1
+"""Below it the smallest chance factors would be 0 in 32 bits, and such candidates never bought."""
+_LEAST = {
+    "cell_power": 0.0,
+    "coldness": LEAST_COLDNESS,
+    "class_weight": 0.0,
+    "site_weight": 0.0,
+    "hot_calibration_error": 0.0,
+}
+
 
 class Engine(Enum):
     """How the objective is maximised. All engines keep every constraint."""
@@ -82,6 +92,7 @@ class Switches:
 
     cells: bool = True
     pairs: bool = True
+    chance: bool = True
     novelty: bool = True
     classes: bool = True
     sites: bool = True
@@ -104,12 +115,14 @@ class Policy:
 
     Attributes:
         weights: utility weights by phase.
-        cell_weight: most weight of diversity inside shared cells, 0 to 1; like the next two marked
+        cell_weight: most weight of diversity inside shared cells, 0 to 1; like all that is marked
             "most", as far as labels are uneven over the classes.
         cell_power: how fast the gain of a cell fades with what it holds: 0 never, 0.5 like a root,
             1 like a logarithm. A cold phase takes `COLD_CELL_POWER`.
-        pair_weight: weight of diversity among confusions, pairs of first and second guess, 0 to 1;
-            with `cell_weight` at most 1.
+        pair_weight: most weight of diversity among confusions, pairs of first and second guess, 0
+            to 1; with `cell_weight` at most 1.
+        coldness: how little chance counts in the ranking, from `LEAST_COLDNESS` on; infinite for
+            none. It rises to that as labels become uneven over the classes.
         novelty_weight: most that distance from all labelled samples may count in a utility, 0 to 1.
         class_weight: most weight of class balance.
         site_weight: weight of the term that lets no site starve.
@@ -134,6 +147,7 @@ class Policy:
     cell_weight: float = 0.5
     cell_power: float = 0.5
     pair_weight: float = 0.5
+    coldness: float = 8.0
     novelty_weight: float = 0.75
     class_weight: float = 2.0
     site_weight: float = 0.02
@@ -177,9 +191,9 @@ def check_policy(policy: Policy) -> None:
         raise AllocationError("explore_doubt must lie between 0 and below 1")
     if policy.cell_weight + policy.pair_weight > 1.0:
         raise AllocationError("cell_weight and pair_weight must not exceed 1 together")
-    for name in ("cell_power", "class_weight", "site_weight", "hot_calibration_error"):
-        if not getattr(policy, name) >= 0.0:
-            raise AllocationError(f"{name} must not be negative")
+    for name, least in _LEAST.items():
+        if not getattr(policy, name) >= least:
+            raise AllocationError(f"{name} must be at least {least:g}")
     if not policy.share_cap_multiple > 0.0:
         raise AllocationError("share_cap_multiple must be positive")
     if not 0.0 < policy.epsilon < 1.0:

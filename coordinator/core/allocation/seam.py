@@ -32,7 +32,7 @@ from coordinator.core.allocation.setting import (
 from coordinator.core.allocation.terms import build_terms, term_masses
 from coordinator.core.allocation.utility import utilities
 
-METHOD = 1
+METHOD = 2
 """Number of the way in which inputs become picks; logs from before it was written count as 0.
 
 It rises with every change after which equal inputs may give other picks, a new default of the
@@ -84,7 +84,7 @@ def certify(pool: Pool, budget: Budget, policy: Policy, allocation: Allocation) 
     linear, terms = build_terms(pool, budget, policy, label_mass=market.label_mass)
     useful = np.isin(allocation.reasons, (Reason.USEFUL, Reason.CLASS_FLOOR))
     rows = allocation.rows[useful]
-    added = utilities(pool, policy, allocation.phase, rows).astype(np.float64)
+    added = utilities(setting, rows).astype(np.float64)
     masses = term_masses(terms, rows, added)
     value = linear * float(added.sum()) + sum(
         float(term.family.value(mass).sum()) for term, mass in zip(terms, masses, strict=True)
@@ -141,7 +141,7 @@ def _assemble(
 
 def _gains(setting: Setting, objective: Objective, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Worth of each useful pick beside all others."""
-    added = utilities(setting.pool, setting.policy, setting.phase, rows).astype(np.float64)
+    added = utilities(setting, rows).astype(np.float64)
     masses = term_masses(objective[1], rows, added)
     return added * slopes_at(objective, masses, rows)
 

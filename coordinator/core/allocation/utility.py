@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.core.allocation.chance import chance_factors, shaken
 from coordinator.core.allocation.policy import Phase, Policy
 from coordinator.core.allocation.pool import DENSITY_LEVELS, SCORE_LEVELS, Pool
+from coordinator.core.allocation.setting import Setting
 
 DENSITY_PLACE = 3
 """Density among the columns that `UtilityWeights` weighs."""
 
 
 def single_score(
-    pool: Pool, policy: Policy, phase: Phase
+    setting: Setting,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
-    """The only score column that counts and its table of utilities, or None if there are more.
+    """The only score column that counts and its table of utilities, or None if there is more.
 
     Then utility rises with one byte, and rows can be compared without computing it.
     """
+    pool, policy, phase = setting.pool, setting.policy, setting.phase
+    if has_chance(policy):
+        return None
     trust = pool.progress.site_trust
     if policy.switches.trust and trust is not None and (trust < 1).any():
         return None
@@ -34,13 +41,15 @@ def single_score(
 
 
 def utilities(
-    pool: Pool, policy: Policy, phase: Phase, rows: NDArray[np.int64] | slice = slice(None)
+    setting: Setting, rows: NDArray[np.int64] | slice = slice(None)
 ) -> NDArray[np.float32]:
-    """float32 in [0, 1]: weighted scores of the phase and novelty, times the trust in the site.
+    """float32 in [0, 1]: weighted scores of the phase and novelty, times chance and trust.
 
     Scores are compared as they are, not as ranks inside a site: ranks would give each site the
-    same share of the top, whatever it still has to teach.
+    same share of the top, whatever it still has to teach. Chance belongs to the candidate's id and
+    the key, so a row has one utility however often it is worked out.
     """
+    pool, policy, phase = setting.pool, setting.policy, setting.phase
     novelty = novelty_share(pool, policy, phase)
     weights = policy.weights[phase].normalised() * np.float32(1.0 - novelty)
     columns = (pool.margins, pool.entropies, pool.divergences, pool.density_bands)
@@ -52,10 +61,18 @@ def utilities(
             result += (steps * (weight / largest)).astype(np.float32)[column[rows]]
     if novelty:
         result += (novelty * novelty_ranks(pool)).astype(np.float32)[pool.density_bands[rows]]
+    if has_chance(policy):
+        factors = chance_factors(policy.coldness)
+        shaken(result, pool.candidate_ids[rows], setting.key, factors)
     trust = pool.progress.site_trust
     if policy.switches.trust and trust is not None:
         result *= trust.astype(np.float32)[pool.site_index[rows]]
     return result
+
+
+def has_chance(policy: Policy) -> bool:
+    """Whether chance counts in the ranking."""
+    return policy.switches.chance and math.isfinite(policy.coldness)
 
 
 def novelty_share(pool: Pool, policy: Policy, phase: Phase) -> float:
