@@ -31,6 +31,7 @@ BAR = Switches(
     share_cap=False,
     runner_up=False,
     pairs=False,
+    chance=False,
     novelty=False,
     adapt=False,
 )

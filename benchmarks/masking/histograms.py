@@ -30,7 +30,7 @@ from edge_agent.histograms import count_samples, with_noise
 SITES, SAMPLES, BUDGET = 20, 450, 200
 START_LABELS = 1_000
 RELEASES = 6
-POLICY = Policy(explore_ratio=0.0, switches=Switches(explore=False, overlap=False))
+POLICY = Policy(explore_ratio=0.0, switches=Switches(chance=False, explore=False, overlap=False))
 Columns = dict[str, NDArray[Any]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,6 +123,27 @@ def test_the_same_is_bought_and_explored_with_the_same_chance_as_from_the_whole_
     bought = [identity.tobytes() for identity in named.candidate_ids]
     assert set(bought) <= known
     assert len(set(bought)) == len(bought) == len(plain)
+
+
+def test_where_chance_ranks_the_same_kinds_are_bought_as_often_as_from_the_whole_pool():
+    columns, ids = a_device([30, 3, 40, 1, 20, 9], 1)
+    even = Progress(np.full(CLASSES, 9), np.array([36]))
+    whole, taken_in = (
+        replace(pool_of([expanded(*on_the_wire(columns, ids, named_max))]), progress=even)
+        for named_max in (0, 8)
+    )
+    budget = Budget(8, np.array([8]), np.zeros(CLASSES, np.int64), band_costs=(1,) * 8)
+    policy = Policy(explore_ratio=0.0, coldness=1.0)
+    bought = []
+    for pool in (whole, taken_in):
+        margins = []
+        for seed in range(400):
+            made = named_picks(allocate(pool, budget, policy, np.random.default_rng(seed)), pool)
+            assert len(made) == 8
+            margins += pool.margins[made.rows].tolist()
+        bought.append(np.bincount(margins, minlength=64) / 400)
+    assert (bought[0] > 0).sum() > 3
+    assert bought[1] == pytest.approx(bought[0], abs=0.4)
 
 
 @settings(max_examples=25, deadline=None)

@@ -32,6 +32,8 @@ sys.modules["allocation_pools"] = pools
 _spec.loader.exec_module(pools)
 make_pool, make_budget, reorder = pools.make_pool, pools.make_budget, pools.reorder
 
+KEY = np.array([3, 5], dtype=np.uint64)
+
 
 def run(pool, budget, policy=None, seed=7):
     return allocate(pool, budget, policy or Policy(), np.random.default_rng(seed))
@@ -143,6 +145,7 @@ def test_without_terms_the_most_uncertain_are_bought():
     off = Switches(
         cells=False,
         pairs=False,
+        chance=False,
         novelty=False,
         classes=False,
         sites=False,
@@ -161,13 +164,13 @@ def test_balance_and_novelty_count_as_far_as_labels_are_uneven_over_the_classes(
     by_chance = replace(pool.progress, class_labels=np.array([6, 9, 7, 11, 7]))
     skewed = replace(pool.progress, class_labels=np.array([90, 1, 1, 1, 1]))
     between = replace(pool.progress, class_labels=np.array([40, 20, 20, 10, 10]))
-    names = ("novelty_weight", "cell_weight", "class_weight")
+    names = ("novelty_weight", "cell_weight", "pair_weight", "class_weight")
 
     def strengths(progress):
         return [getattr(adapted(Policy(), progress), n) / getattr(Policy(), n) for n in names]
 
-    assert strengths(even) == strengths(by_chance) == [0.0] * 3
-    assert strengths(skewed) == [1.0] * 3
+    assert strengths(even) == strengths(by_chance) == [0.0] * 4
+    assert strengths(skewed) == [1.0] * 4
     assert 0.3 < strengths(between)[0] < 0.9
     fixed = Policy(switches=Switches(adapt=False))
     assert adapted(fixed, even) == fixed
@@ -177,7 +180,8 @@ def test_what_lies_far_from_every_label_is_worth_more_once_the_model_can_tell():
     pool = make_pool(300)
     assert novelty_share(pool, Policy(), Phase.COLD) == 0.0
     assert novelty_share(pool, Policy(), Phase.WARM) == Policy().novelty_weight
-    worth = utilities(pool, Policy(), Phase.WARM)
+    policy = Policy(switches=Switches(chance=False))
+    worth = utilities(make_setting(pool, make_budget(pool, 9), policy, KEY))
     same_margin = pool.margins == np.bincount(pool.margins).argmax()
     far, near = pool.density_bands[same_margin].argmin(), pool.density_bands[same_margin].argmax()
     assert worth[same_margin][far] > worth[same_margin][near]
@@ -270,6 +274,7 @@ def test_one_confusion_does_not_take_the_whole_cycle():
         cost_bands=np.zeros(rows, np.uint8),
     )
     off = Switches(cells=False, novelty=False, classes=False, sites=False, explore=False)
+    off = replace(off, adapt=False, chance=False)
     policy = Policy(cell_weight=0.0, pair_weight=1.0, switches=off)
     mixed = run(pool, make_budget(pool, 40), policy)
     greedy = run(pool, make_budget(pool, 40), replace(policy, switches=replace(off, pairs=False)))
@@ -333,4 +338,4 @@ def test_a_malformed_budget_or_policy_is_refused_by_name():
 def test_a_new_default_of_the_policy_comes_with_a_new_number_of_the_method():
     """Otherwise verifying a ledger from before would take every allocation for a forgery."""
     defaults = hashlib.sha256(repr(Policy()).encode()).hexdigest()[:16]
-    assert (METHOD, defaults) == (1, "29e9da5f474f0b6e")
+    assert (METHOD, defaults) == (2, "56237f1dc19013e5")

@@ -26,7 +26,9 @@ sys.modules["allocation_pools"] = pools
 _spec.loader.exec_module(pools)
 make_budget = pools.make_budget
 
-FEW_KINDS = Switches(pairs=False, novelty=False, adapt=False, runner_up=False, share_cap=False)
+FEW_KINDS = Switches(
+    pairs=False, chance=False, novelty=False, adapt=False, runner_up=False, share_cap=False
+)
 POLICY = Policy(
     class_weight=0.5,
     site_weight=0.5,

@@ -32,10 +32,11 @@ sys.modules["allocation_pools"] = pools
 _spec.loader.exec_module(pools)
 make_pool, make_budget = pools.make_pool, pools.make_budget
 
-WHOLE = Policy(switches=Switches(adapt=False, novelty=False))
-"""All parts at full weight, whatever the labels are."""
+WHOLE = Policy(switches=Switches(adapt=False, novelty=False, chance=False))
+"""All parts at full weight, whatever the labels are, and nothing in the ranking by chance."""
 ONE_PARTITION = Switches(
     pairs=False,
+    chance=False,
     novelty=False,
     classes=False,
     sites=False,
@@ -55,35 +56,64 @@ def value(pool, budget, policy, result):
 
 
 @settings(max_examples=25, deadline=None)
-@given(rows=st.integers(1, 120), limit=st.integers(1, 60), seed=st.integers(0, 99))
-def test_on_one_partition_the_vectorised_pass_equals_the_lazy_greedy(rows, limit, seed):
+@given(
+    rows=st.integers(1, 120),
+    limit=st.integers(1, 60),
+    seed=st.integers(0, 99),
+    chance=st.booleans(),
+)
+def test_on_one_partition_the_vectorised_pass_equals_the_lazy_greedy(rows, limit, seed, chance):
     pool = make_pool(rows, seed=seed, cost_bands=np.zeros(rows, np.uint8))
     budget = make_budget(pool, limit)
-    exact = run(pool, budget, Policy(switches=ONE_PARTITION))
-    oracle = run(pool, budget, Policy(switches=ONE_PARTITION, engine=Engine.LAZY))
+    policy = Policy(switches=replace(ONE_PARTITION, chance=chance))
+    exact = run(pool, budget, policy)
+    oracle = run(pool, budget, replace(policy, engine=Engine.LAZY))
     assert exact.engine == "one partition" or rows <= limit
-    assert value(pool, budget, Policy(switches=ONE_PARTITION), exact) == pytest.approx(
-        value(pool, budget, Policy(switches=ONE_PARTITION), oracle), rel=1e-9
+    assert value(pool, budget, policy, exact) == pytest.approx(
+        value(pool, budget, policy, oracle), rel=1e-9
     )
 
 
-def test_a_shortlist_changes_nothing_on_one_partition(monkeypatch):
+@pytest.mark.parametrize("chance", [False, True])
+def test_a_shortlist_changes_nothing_on_one_partition(monkeypatch, chance):
     pool = make_pool(5000, cells=40, cost_bands=np.zeros(5000, np.uint8))
     budget = make_budget(pool, 100)
-    whole = run(pool, budget, Policy(switches=ONE_PARTITION))
+    policy = Policy(switches=replace(ONE_PARTITION, chance=chance))
+    whole = run(pool, budget, policy)
     monkeypatch.setattr(market, "SMALLEST_SHORTLIST", 150)
     monkeypatch.setattr(market, "PICKS_MULTIPLE", 1)
-    assert run(pool, budget, Policy(switches=ONE_PARTITION)).digest() == whole.digest()
+    assert run(pool, budget, policy).digest() == whole.digest()
 
 
-@pytest.mark.parametrize("bands", [8, 1])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_threshold_engine_comes_close_to_the_oracle_and_to_the_bound(bands, seed):
+def test_rows_that_only_chance_tells_apart_are_not_taken_for_alike(monkeypatch):
+    rows = 4000
+    cells = (np.arange(rows) % 2).astype(np.uint16)
+    margins = np.where(cells == 0, 40, 38).astype(np.uint8)
+    parts = {"cells": 2, "cell_ids": cells, "margins": margins}
+    pool = make_pool(rows, sites=1, cost_bands=np.zeros(rows, np.uint8), **parts)
+    budget = make_budget(pool, 40)
+    # So cold that all rows of a margin lie within a thousandth.
+    policy = Policy(coldness=10_000.0, switches=replace(ONE_PARTITION, chance=True))
+    oracle = run(pool, budget, replace(policy, engine=Engine.LAZY))
+    monkeypatch.setattr(market, "SMALLEST_SHORTLIST", 150)
+    monkeypatch.setattr(market, "PICKS_MULTIPLE", 1)
+    found = run(pool, budget, policy)
+    assert found.engine == "one partition"
+    best = value(pool, budget, policy, oracle)
+    assert value(pool, budget, policy, found) == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("bands", "seed", "chance"),
+    [(8, 0, False), (8, 1, True), (8, 2, False), (1, 0, True), (1, 1, False), (1, 2, True)],
+)
+def test_the_threshold_engine_comes_close_to_the_oracle_and_to_the_bound(bands, seed, chance):
     dear = np.random.default_rng(seed).integers(0, bands, 3000).astype(np.uint8)
     pool = make_pool(3000, cells=60, sites=6, seed=seed, cost_bands=dear)
     budget = make_budget(pool, 400)
-    fast = replace(WHOLE, engine=Engine.THRESHOLD)
-    slow = replace(WHOLE, engine=Engine.LAZY)
+    switches = replace(WHOLE.switches, chance=chance)
+    fast = replace(WHOLE, engine=Engine.THRESHOLD, switches=switches)
+    slow = replace(fast, engine=Engine.LAZY)
     first, second = run(pool, budget, fast), run(pool, budget, slow)
     certificate = certify(pool, budget, fast, first)
     assert certificate.ratio >= 0.98
@@ -91,10 +121,12 @@ def test_the_threshold_engine_comes_close_to_the_oracle_and_to_the_bound(bands, 
     assert value(pool, budget, slow, second) <= certificate.bound * (1 + 1e-9)
 
 
-def test_a_shortlist_costs_the_threshold_engine_next_to_nothing(monkeypatch):
+@pytest.mark.parametrize("chance", [False, True])
+def test_a_shortlist_costs_the_threshold_engine_next_to_nothing(monkeypatch, chance):
     pool = make_pool(6000, cells=60)
     budget = make_budget(pool, 200)
-    policy = replace(WHOLE, engine=Engine.THRESHOLD)
+    switches = replace(WHOLE.switches, chance=chance)
+    policy = replace(WHOLE, engine=Engine.THRESHOLD, switches=switches)
     whole = value(pool, budget, policy, run(pool, budget, policy))
     monkeypatch.setattr(market, "SMALLEST_SHORTLIST", 300)
     monkeypatch.setattr(market, "PICKS_MULTIPLE", 1)

@@ -61,6 +61,18 @@ def test_counts_of_an_untrained_model_give_every_site_the_same_quota():
     assert max(quotas) - min(quotas) <= 1
 
 
+def test_chance_does_not_blur_what_histograms_tell():
+    pool = pool_of(sites())
+    budget = Budget(60, np.full(4, 1000), np.zeros(3, np.int64))
+    blurred = Policy(explore_ratio=0.0, coldness=1.0)
+    plain = replace(blurred, switches=replace(blurred.switches, chance=False))
+    one, other = (
+        allocate(pool, budget, histogram_policy(policy), np.random.default_rng(0))
+        for policy in (blurred, plain)
+    )
+    assert one.digest() == other.digest()
+
+
 def test_the_noise_has_the_likelihood_ratio_that_epsilon_promises():
     epsilon = 0.5
     draws = geometric_noise((400_000,), epsilon=epsilon, rng=np.random.default_rng(0))
