@@ -110,6 +110,7 @@ def request_of(office: Office, campaign: Campaign, run: TrainingRunRecord) -> di
         "settings": dict(campaign.training),
         "label_schema": json.loads(campaign.label_schema.canonical_json()),
         "label_counts": label_counts(office, campaign, run.campaign_id),
+        "first_label_count": campaign.cycle_budget_labels,
         "seed": campaign.seed,
         "created_at": run.started_at,
         "expires_at": run.started_at + campaign.bundle_lifetime_days * 86_400,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_agent.onnx_scan import ModelUnsafe, check_model
 from edge_agent.scoring import ModelOutputs, is_untrained
 from model_bundle.features import FeatureSpec, extract
-from model_bundle.manifest import PART_CODE_BOOK, PART_MODEL, PART_PROTOTYPES, Bundle
+from model_bundle.manifest import FITTED_CELLS, PART_CODE_BOOK, PART_MODEL, PART_PROTOTYPES, Bundle
 
 _LOG_ERRORS_ONLY = 3
 _OPTIONAL = ("committee_logits", "acquisition_logits")
@@ -56,6 +56,15 @@ class Predictor:
         A trained version may lack prototypes too, where no site has labels enough of any class.
         """
         return self.manifest.parent_version == 0 and is_untrained(self.prototypes)
+
+    def needs_coverage(self, *, alone: bool) -> bool:
+        """Whether a sample's worth is what it stands for among those that are sealed with it.
+
+        That is so for a campaign's first version. Where the sites found its cells together,
+        nearness to a centre says as much, unless a device chooses `alone`, by no one's order but
+        its own.
+        """
+        return self.is_untrained and (alone or not self.manifest.training.get(FITTED_CELLS))
 
     @property
     def features(self) -> FeatureSpec:

@@ -104,6 +104,7 @@ class PoolScorer:
         if begun:
             stores.samples.reopen_unfit(campaign.campaign_id)
         self.is_noised = is_noised(campaign, stores.privacy)
+        self._covers = predictor.needs_coverage(alone=self.is_noised)
         self.counts = np.zeros((self._cell_count, BINS), dtype=np.int64)
         released = stores.privacy.release(campaign.campaign_id, predictor.version)
         if self.is_noised and released is None:
@@ -168,7 +169,7 @@ class PoolScorer:
             self._score(ready, now)
             # Without a settled sample the policy is new, and the pool is looked through again.
             self._position = reached.row_id if reached else 0
-        is_last = not samples and not (more_to_come and self.predictor.is_untrained)
+        is_last = not samples and not (more_to_come and self._covers)
         if len(self._rows) >= limits.candidate_batch_rows or (len(self._rows) and is_last):
             self._seal_batch(now)
         return bool(samples) or len(self._rows) > 0
@@ -245,7 +246,7 @@ class PoolScorer:
         self._rows.candidate_ids += [samples[i].candidate_id for i in fit]
         self._rows.columns.append(columns)
         self._rows.top_probabilities.append(top)
-        if self.predictor.is_untrained:
+        if self._covers:
             self._rows.embeddings.append(outputs.embedding)
 
     def columns(self, outputs: ModelOutputs) -> CandidateColumns:

@@ -119,13 +119,13 @@ def _init_model(parsed: argparse.Namespace) -> None:
     from federation.publish import publish_untrained
     from federation.requests import read_request
 
-    request, layer = read_request(_request_path(parsed)), None
-    if request.network.unsupervised_width and request.superlink:
-        # Only such a network asks the sites; others need nothing of Flower, not even its import.
-        from federation.first_survey import first_layer_of
+    request, fit = read_request(_request_path(parsed)), None
+    if request.surveys_first:
+        # Only such a run asks the sites; others need nothing of Flower, not even its import.
+        from federation.first_survey import first_fit_of
 
-        layer = first_layer_of(request)
-    publish_untrained(request, layer)
+        fit = first_fit_of(request)
+    publish_untrained(request, fit)
 
 
 def _enroll(parsed: argparse.Namespace) -> None:

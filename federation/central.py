@@ -49,7 +49,7 @@ from federation.statistics import (
     temperature_of,
 )
 from model_bundle.errors import BundleError
-from model_bundle.manifest import PART_CODE_BOOK, PART_MODEL, Bundle, unpack
+from model_bundle.manifest import FITTED_CELLS, PART_CODE_BOOK, PART_MODEL, Bundle, unpack
 
 FACTS_NAME = "facts.json"
 ARRAYS_NAME = "arrays.frame"
@@ -224,7 +224,8 @@ def start_state(request: TrainingRequest) -> RoundState:
     parent = read_bundle(request.parent_bundle)
     arrays = onnx_engine.arrays_of(parent.parts[PART_MODEL], spec)
     book = np.frombuffer(parent.parts.get(PART_CODE_BOOK, b""), dtype="<f4")
-    fits = book.size == cells * spec.embedding_width
+    of_columns = FITTED_CELLS in parent.manifest.training
+    fits = book.size == cells * spec.embedding_width and not of_columns
     code_book = book.reshape(cells, spec.embedding_width).copy() if fits else seeded
     return RoundState(0, arrays, ServerState(), code_book)
 

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation import survey_stages as stages
-from federation.networks import Arrays, NetworkSpec
+from federation.fixed_columns import fixed_width
+from federation.networks import Arrays, NetworkSpec, feature_names, parameter_layout
 from federation.statistics import GroupSums, next_code_book
 from federation.survey_stages import Ask, SurveySums
 
 FILTER_STEPS = 12
 DIRECTION_STEPS = 5
+CELL_STEPS = 12
 WHITENING_FLOOR = 0.5
 """Added to the variances before whitening, so that directions of mere noise stay small."""
 RESPONSE_BIAS = 1.0
@@ -35,7 +37,9 @@ Doubles = NDArray[np.float64]
 
 
 def exchange_count(spec: NetworkSpec) -> int:
-    """Returns how often a whole survey asks."""
+    """Returns how often a survey for a layer of features asks; `CELL_STEPS` more for cells."""
+    if not spec.unsupervised_width:
+        return 0
     return 1 + DIRECTION_STEPS if spec.family == "text" else 2 + FILTER_STEPS
 
 
@@ -58,6 +62,39 @@ def fit_features(spec: NetworkSpec, arrays: Arrays, ask: Ask, seed: int) -> Arra
     return {name: found.get(name, array) for name, array in arrays.items()}
 
 
+def fit_cells(
+    spec: NetworkSpec, arrays: Arrays, ask: Ask, count: int, seed: int
+) -> NDArray[np.float32] | None:
+    """Returns the centres of cells of alike samples, unit rows float32[count, fixed_width].
+
+    Spherical k-means over the unit columns that the trained part takes. Samples near a centre are
+    typical of many others.
+
+    Args:
+        spec: A network with `fixed_width`.
+        arrays: All its parameters; a layer of features should be a fitted one.
+        ask: Asks all sites one stage; returns the answers that hold any samples.
+        count: Cells, 1 to `survey_stages.CELLS_MAX`.
+        seed: Fixes the first centres.
+
+    Returns:
+        The centres, or None where no site had samples.
+
+    Source: Mohr and Weinshall, "Coordination on a budget", for first labels near the centres of
+    cells that all sites share.
+    """
+    rng = np.random.default_rng([seed, 6])
+    book = rng.standard_normal((count, fixed_width(spec)))
+    cells = _float32(book / np.linalg.norm(book, axis=1, keepdims=True))
+    layer = {name: arrays[name] for name in feature_names(spec)}
+    for _ in range(CELL_STEPS):
+        total = added(ask(stages.CELLS, {**layer, stages.CELLS: cells}))
+        if total is None or not total.counts.any():
+            return None
+        cells = next_code_book(cells, GroupSums(total.counts, total.sums), rng)
+    return cells
+
+
 def _fit_patches(spec: NetworkSpec, ask: Ask, rng: np.random.Generator) -> Arrays | None:
     patches = added(ask(stages.PATCHES, {}))
     if patches is None or not patches.counts[0]:
@@ -65,7 +102,7 @@ def _fit_patches(spec: NetworkSpec, ask: Ask, rng: np.random.Generator) -> Array
     mean, covariance = moments_of(patches)
     whitening = whitening_of(covariance)
     filters = _filters(spec, ask, {"mean": mean, "whitening": whitening}, rng)
-    shape = stages.question_layout(spec, stages.RESPONSES)["dictionary.weight"]
+    shape = parameter_layout(spec)["dictionary.weight"]
     weight = filters @ whitening
     found = {
         "dictionary.weight": _float32(weight.reshape(shape)),

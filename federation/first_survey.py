@@ -1,7 +1,7 @@
 """Submits the survey for a campaign's first version and watches it; part of `init-model`.
 
 Sites that are away, have no samples or do not answer, and a SuperLink that is not there, cost time
-and the fitted layer, never the version.
+and what would be fitted, never the version.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Callable
 from federation import first_layer, run_files
 from federation.control import Control
 from federation.errors import CheckpointInvalid, ControlFailed, FederationError
-from federation.feature_fit import exchange_count
-from federation.networks import Arrays
+from federation.first_layer import FirstFit
 from federation.requests import TrainingRequest
 from federation.server_app import SURVEY
 from federation.train_command import (
@@ -27,11 +26,11 @@ from federation.train_command import (
 _log = logging.getLogger(__name__)
 
 
-def first_layer_of(request: TrainingRequest, pace: Pace | None = None) -> Arrays:
-    """Returns what the survey found, {} for nothing; asks once, also when called again.
+def first_fit_of(request: TrainingRequest, pace: Pace | None = None) -> FirstFit:
+    """Returns what the survey found; asks once, also when called again.
 
     Args:
-        request: The order, of a network with `unsupervised_width`; it names a SuperLink.
+        request: An order that `surveys_first`.
         pace: Time for the watcher.
     """
     try:
@@ -43,8 +42,8 @@ def first_layer_of(request: TrainingRequest, pace: Pace | None = None) -> Arrays
         return first_layer.load(request)
     except FederationError as error:
         _log.warning("the first version keeps a seeded layer: %s", error)
-        first_layer.save(request, {}, {"fitted": False, "error": str(error)})
-        return {}
+        first_layer.save(request, FirstFit(), {"fitted": False, "error": str(error)})
+        return FirstFit()
 
 
 def _survey(request: TrainingRequest, pace: Pace) -> None:
@@ -58,7 +57,7 @@ def _survey(request: TrainingRequest, pace: Pace) -> None:
     errand = Errand(
         SURVEY,
         lambda: first_layer.is_settled(request),
-        exchange_count(request.network),
+        first_layer.first_exchange_count(request),
         min(wait, CONTROL_PATIENCE_SECONDS),
         _limit(request, pace, wait + START_SECONDS),
     )

@@ -19,7 +19,13 @@ from federation.frames import Frame
 from federation.local_settings import LocalSettings
 from federation.networks import Arrays, NetworkSpec, parameter_layout
 from federation.statistics import RELIABILITY_BINS, TEMPERATURES, Calibration, GroupSums
-from federation.survey_stages import Question, SurveySums, question_layout, sums_layout
+from federation.survey_stages import (
+    CELLS_MAX,
+    Question,
+    SumsLayout,
+    SurveySums,
+    question_layout,
+)
 
 TRAIN, ASSESS, UPDATE, REPORT, REFUSED = "train", "assess", "update", "report", "refused"
 SURVEY, SUMS = "survey", "sums"
@@ -162,6 +168,8 @@ def read_survey(frame: Frame) -> SurveyCommand:
     for name, shape in layout.items():
         if not np.isfinite(_shaped(frame.arrays, name, "<f4", shape)).all():
             raise FrameInvalid(f"{name} holds a value that is not finite")
+        if None in shape and len(frame.arrays[name]) > CELLS_MAX:
+            raise FrameInvalid(f"{name} has more than {CELLS_MAX} rows")
     return SurveyCommand(
         _campaign(frame.fields["campaign_id"]),
         str(frame.fields["run_key"])[:200],
@@ -185,14 +193,17 @@ def sums_frame(reply: SurveySums) -> Frame:
     return Frame(SUMS, {"sample_count": reply.sample_count}, arrays)
 
 
-def read_sums(frame: Frame, spec: NetworkSpec, stage: str) -> SurveySums:
+def read_sums(frame: Frame, layout: SumsLayout) -> SurveySums:
     """Reads a survey's answer at the centre; values are judged by `screening`.
+
+    Args:
+        frame: What came.
+        layout: Of the stage that was asked.
 
     Raises:
         FrameInvalid: Keys, shapes or dtypes are not the known ones.
     """
     _known(frame, SUMS, {"sample_count"}, {"counts", "sums", "moments"})
-    layout = sums_layout(spec, stage)
     return SurveySums(
         _count(frame.fields["sample_count"]),
         _shaped(frame.arrays, "counts", "<i8", (layout.groups,)),

@@ -191,8 +191,16 @@ def _check_plain_head(spec: NetworkSpec) -> None:
         )
 
 
-def network(spec: NetworkSpec, ops: Operations[T], x: T) -> dict[str, T]:
-    """Applies the family's network to its input and returns the named outputs."""
+def network(spec: NetworkSpec, ops: Operations[T], x: T, *, untaught: bool = False) -> dict[str, T]:
+    """Applies the family's network to its input and returns the named outputs.
+
+    Args:
+        spec: The network.
+        ops: The engine.
+        x: Its input.
+        untaught: The embedding is that of the fixed columns, which seeded units only blur; for
+            networks with a `fixed_width`.
+    """
     body = feature_layer if spec.unsupervised_width else _BODIES[spec.family]
     rows = body(spec, ops, x)
     embedding = _embedded(spec, ops, rows)
@@ -201,7 +209,7 @@ def network(spec: NetworkSpec, ops: Operations[T], x: T) -> dict[str, T]:
         embedding = _embedded(spec, ops, rows, PLAIN_PREFIX)
         asked = ops.linear(embedding, f"{PLAIN_PREFIX}head", spec.class_count)
         outputs["acquisition_logits"] = asked
-    outputs["embedding"] = ops.unit(embedding)
+    outputs["embedding"] = ops.unit(rows if untaught else embedding)
     if spec.committee_count:
         votes = ops.linear(embedding, "committee", spec.committee_count * spec.class_count)
         outputs["committee_logits"] = ops.split(votes, spec.committee_count, spec.class_count)
@@ -323,23 +331,6 @@ def trained_arrays(arrays: Mapping[str, NDArray[np.float32]], spec: NetworkSpec)
     """Returns the parameters that learn from labels: those of `head_spec`."""
     fixed = feature_names(spec)
     return {name: array for name, array in arrays.items() if name not in fixed}
-
-
-def is_fitted(arrays: Mapping[str, NDArray[np.float32]], spec: NetworkSpec) -> bool:
-    """Whether the layer that learns without labels has done so; True where there is none.
-
-    A fitted projection is centred, a fitted n-gram table leaves out padding and rare n-grams; the
-    seeded start does neither.
-
-    >>> spec = NetworkSpec("text", FeatureSpec("text", buckets=9), 2, unsupervised_width=4)
-    >>> is_fitted(initial_arrays(spec, seed=1), spec)
-    False
-    """
-    if not spec.unsupervised_width:
-        return True
-    if spec.family == "text":
-        return not arrays["tokens.weight"].any(axis=1).all()
-    return bool(arrays["projection.bias"].any())
 
 
 def parameter_layout(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:

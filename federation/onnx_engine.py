@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from federation.errors import NetworkInvalid
+from federation.fixed_columns import fixed_width
 from federation.networks import (
     INPUT_NAMES,
     Arrays,
@@ -128,15 +129,21 @@ class _Graph:
         return self._constant(np.full(1, value, dtype=np.float32))
 
 
-def build(spec: NetworkSpec, arrays: Arrays) -> bytes:
+def build(spec: NetworkSpec, arrays: Arrays, *, untaught: bool = False) -> bytes:
     """Returns the network with its parameters as one self-contained ONNX file.
+
+    Args:
+        spec: The network.
+        arrays: All its parameters.
+        untaught: As for `networks.network`.
 
     Raises:
         NetworkInvalid: The arrays are not this network's.
     """
     check_arrays(arrays, spec)
     graph = _Graph(map_rank=1 if spec.family == "series" else 2)
-    outputs = network(spec, graph, INPUT_NAMES[spec.family])
+    outputs = network(spec, graph, INPUT_NAMES[spec.family], untaught=untaught)
+    width = fixed_width(spec) if untaught else spec.embedding_width
     for name, edge in outputs.items():
         graph.nodes.append(helper.make_node("Identity", [edge], [name]))
     parameters = [numpy_helper.from_array(arrays[name], name) for name in parameter_layout(spec)]
@@ -144,7 +151,7 @@ def build(spec: NetworkSpec, arrays: Arrays) -> bytes:
         graph.nodes,
         "perimeter",
         [_input(spec)],
-        [_output(spec, name) for name in outputs],
+        [_output(spec, name, width) for name in outputs],
         initializer=[*parameters, *graph.constants],
     )
     model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)])
@@ -160,11 +167,11 @@ def _input(spec: NetworkSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(INPUT_NAMES[spec.family], element, ["n", *rest])
 
 
-def _output(spec: NetworkSpec, name: str) -> onnx.ValueInfoProto:
+def _output(spec: NetworkSpec, name: str, width: int) -> onnx.ValueInfoProto:
     shapes: dict[str, list[Any]] = {
         "logits": ["n", spec.class_count],
         "acquisition_logits": ["n", spec.class_count],
-        "embedding": ["n", spec.embedding_width],
+        "embedding": ["n", width],
         "committee_logits": ["n", spec.committee_count, spec.class_count],
     }
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name])

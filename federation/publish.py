@@ -17,15 +17,19 @@ from numpy.typing import NDArray
 from federation import onnx_engine, run_files
 from federation.central import Assessment, final_arrays, load_assessment
 from federation.errors import ExportFailed, RequestInvalid
-from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, initial_arrays, is_fitted
+from federation.first_layer import FirstFit
+from federation.fixed_columns import fixed_width, is_fitted
+from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, initial_arrays
 from federation.probes import probe_inputs
 from federation.requests import TrainingRequest
 from federation.statistics import GroupSums, group_sums, nearest_cells, next_code_book
 from federation.statistics import seeded_code_book as _seeded_code_book
 from model_bundle.manifest import (
+    FITTED_CELLS,
     PART_CODE_BOOK,
     PART_MODEL,
     PART_PROTOTYPES,
+    UNTRAINED,
     Bundle,
     ModelManifest,
     describe_parts,
@@ -69,29 +73,36 @@ def publish(request: TrainingRequest) -> None:
     run_files.write_state(request.folder, "candidate", round_number=rounds, rounds=rounds)
 
 
-def publish_untrained(request: TrainingRequest, layer: Arrays | None = None) -> None:
-    """Makes a campaign's first version: seeded parameters, no prototypes, a code book from probes.
+def publish_untrained(request: TrainingRequest, fit: FirstFit | None = None) -> None:
+    """Makes a campaign's first version: seeded parameters and no prototypes.
+
+    With fitted cells its embedding is that of the columns that they lie among, and its manifest
+    says so; without, the code book comes from probes and says nothing of any pool.
 
     Args:
         request: The run's order.
-        layer: Fitted parameters of the layer that no label teaches; a seeded one without them.
+        fit: What a survey gave.
 
     Raises:
         RequestInvalid: The release key cannot be read.
         ExportFailed: The exported graph differs from the network.
     """
     spec = request.network
-    arrays = initial_arrays(spec, seed=request.seed) | (layer or {})
-    parts = {
-        PART_PROTOTYPES: np.zeros((spec.class_count, spec.embedding_width), dtype=np.float32),
-        PART_CODE_BOOK: first_code_book(request, arrays),
-    }
-    facts: dict[str, Any] = {"rounds": 0, "rule": "untrained"}
+    layer, cells = (fit.layer, fit.cells) if fit else ({}, None)
+    arrays = initial_arrays(spec, seed=request.seed) | layer
+    facts: dict[str, Any] = {"rounds": 0, "rule": UNTRAINED}
     if spec.unsupervised_width:
         facts["fitted"] = is_fitted(arrays, spec)
-    bundle = make_bundle(
-        request, arrays, parts, {"temperature": 1.0, "calibration_error": -1.0, "training": facts}
-    )
+    if cells is not None:
+        facts[FITTED_CELLS] = True
+    book = first_code_book(request, arrays) if cells is None else cells
+    width = spec.embedding_width if cells is None else fixed_width(spec)
+    parts = {
+        PART_PROTOTYPES: np.zeros((spec.class_count, width), dtype=np.float32),
+        PART_CODE_BOOK: book,
+    }
+    measured = {"temperature": 1.0, "calibration_error": -1.0, "training": facts}
+    bundle = make_bundle(request, arrays, parts, measured, untaught=cells is not None)
     run_files.write_whole(request.folder / run_files.BUNDLE_NAME, bundle)
     run_files.write_state(request.folder, "candidate")
 
@@ -101,6 +112,8 @@ def make_bundle(
     arrays: Arrays,
     tables: dict[str, NDArray[np.float32]],
     measured: dict[str, Any],
+    *,
+    untaught: bool = False,
 ) -> bytes:
     """Returns the signed bundle file.
 
@@ -109,9 +122,10 @@ def make_bundle(
         arrays: Parameters of the network.
         tables: Prototypes and code book by part name.
         measured: Manifest fields temperature, calibration_error, site_temperatures and training.
+        untaught: As for `networks.network`.
     """
-    model = onnx_engine.build(request.network, arrays)
-    check_parity(request.network, arrays, model)
+    model = onnx_engine.build(request.network, arrays, untaught=untaught)
+    check_parity(request.network, arrays, model, untaught=untaught)
     parts = {PART_MODEL: model}
     parts |= {name: np.ascontiguousarray(t, dtype="<f4").tobytes() for name, t in tables.items()}
     manifest = ModelManifest(
@@ -121,7 +135,7 @@ def make_bundle(
         family=request.network.family,
         label_schema=request.label_schema,
         features=request.network.features,
-        embedding_width=request.network.embedding_width,
+        embedding_width=tables[PART_PROTOTYPES].shape[1],
         cell_count=len(tables[PART_CODE_BOOK]),
         created_at=request.created_at,
         expires_at=request.expires_at,
@@ -138,21 +152,25 @@ def _site_temperatures(found: Assessment) -> dict[str, float]:
     return {site: value for site, value in own.items() if value != found.temperature}
 
 
-def check_parity(spec: NetworkSpec, arrays: Arrays, model: bytes) -> None:
+def check_parity(
+    spec: NetworkSpec, arrays: Arrays, model: bytes, *, untaught: bool = False
+) -> None:
     """Compares the graph under onnxruntime with the network under torch on probe inputs.
 
     Raises:
         ExportFailed: An output differs; the message names it and by how much.
     """
     x = probe_inputs(spec, PROBE_COUNT, seed=PROBE_SEED)
-    expected, found = run_torch(spec, arrays, x), run_onnx(spec, model, x)
+    expected, found = run_torch(spec, arrays, x, untaught=untaught), run_onnx(spec, model, x)
     for name, output in expected.items():
         gap = float(np.abs(output - found[name]).max())
         if not gap <= TOLERANCE * max(1.0, float(np.abs(output).max())):
             raise ExportFailed(f"output {name} of the exported graph differs by {gap:.3g}")
 
 
-def run_torch(spec: NetworkSpec, arrays: Arrays, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def run_torch(
+    spec: NetworkSpec, arrays: Arrays, x: NDArray[Any], *, untaught: bool = False
+) -> dict[str, NDArray[Any]]:
     """Returns the outputs of the network under torch, on the CPU in float32."""
     import torch
 
@@ -162,7 +180,10 @@ def run_torch(spec: NetworkSpec, arrays: Arrays, x: NDArray[Any]) -> dict[str, N
     parameters = torch_engine.to_parameters(arrays, device)
     tensor = torch_engine.input_tensor(spec, {INPUT_NAMES[spec.family]: x}, device)
     with torch.no_grad():
-        parts = [torch_engine.forward(spec, parameters, p) for p in torch.split(tensor, _RUN_ROWS)]
+        parts = [
+            torch_engine.forward(spec, parameters, part, untaught=untaught)
+            for part in torch.split(tensor, _RUN_ROWS)
+        ]
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 

@@ -27,8 +27,10 @@ from typing import Any, TypeVar
 
 from federation.aggregation import AggregationSettings
 from federation.errors import RequestInvalid
+from federation.fixed_columns import fixed_width
 from federation.local_settings import LocalSettings, check_spread
 from federation.networks import NetworkSpec
+from federation.survey_stages import CELLS_MAX
 from model_bundle.errors import BundleError
 from model_bundle.features import FeatureSpec
 from model_bundle.label_schema import LabelSchema
@@ -65,6 +67,8 @@ class RoundSettings:
             which each round keeps this share, 0 to below 1; 0 for the round's own model. The mean
             travels with the model, so that a round brings twice the bytes to a site.
         pretrain_rounds: The first rounds learn from unlabelled samples alone; 0 to rounds - 1.
+        first_cells: Sites find cells of alike samples for a first version also where columns are
+            given (record, encoder); networks with `unsupervised_width` always do.
     """
 
     rounds: int = 8
@@ -82,6 +86,7 @@ class RoundSettings:
     compare_plain: bool = True
     teacher_momentum: float = 0.8
     pretrain_rounds: int = 0
+    first_cells: bool = False
 
     def __post_init__(self) -> None:
         rules = {
@@ -97,6 +102,7 @@ class RoundSettings:
             "update_clip_norm": self.update_clip_norm >= 0,
             "noise_multiplier": 0 <= self.noise_multiplier <= 100,
             "compare_plain": isinstance(self.compare_plain, bool),
+            "first_cells": isinstance(self.first_cells, bool),
             "weight_power": 0 <= self.weight_power <= 1,
             "teacher_momentum": 0 <= self.teacher_momentum < 1,
             "pretrain_rounds": 0 <= self.pretrain_rounds < self.rounds,
@@ -178,6 +184,8 @@ class TrainingRequest:
         superlink: host:port of the SuperLink.
         superlink_authority: PEM file of the authority that signed its certificate.
         nodes: Folder that maps nodes to sites (`registered.json`).
+        first_label_count: Labels of the campaign's first cycle, 0 where nobody says; a first
+            version looks for as many cells of alike samples.
         settings: Settings of the run.
         folder: Where the run's files lie: the folder of `request.json`.
     """
@@ -199,6 +207,20 @@ class TrainingRequest:
     nodes: Path
     settings: TrainingSettings
     folder: Path
+    first_label_count: int = 0
+
+    @property
+    def first_cell_count(self) -> int:
+        """Cells of alike samples that the survey for a first version looks for; 0 for none."""
+        rounds, asked = self.settings.rounds, bool(self.network.unsupervised_width)
+        if not rounds.cell_count or not (asked or rounds.first_cells):
+            return 0
+        return min(self.first_label_count or rounds.cell_count, CELLS_MAX)
+
+    @property
+    def surveys_first(self) -> bool:
+        """Whether sites are asked for sums before the campaign's first version is made."""
+        return bool(self.superlink and (self.network.unsupervised_width or self.first_cell_count))
 
     @property
     def run_key(self) -> str:
@@ -221,7 +243,7 @@ class TrainingRequest:
 _REQUIRED = {"campaign_id", "run", "version", "family", "label_schema", "features", "seed"}
 _REQUIRED |= {"created_at", "expires_at", "release_key"}
 _OPTIONAL = {"parent_version", "parent_bundle", "label_counts", "superlink", "nodes"}
-_OPTIONAL |= {"superlink_authority", "settings", "network"}
+_OPTIONAL |= {"superlink_authority", "settings", "network", "first_label_count"}
 
 
 def read_request(path: Path) -> TrainingRequest:
@@ -272,6 +294,7 @@ def request_of(values: Mapping[str, Any], folder: Path) -> TrainingRequest:
             nodes=_place(folder, values.get("nodes", "")),
             settings=_settings(values, network),
             folder=folder,
+            first_label_count=_whole(values, "first_label_count", least=0),
         )
     except BundleError as error:
         raise RequestInvalid(f"request: {error}") from None
@@ -291,6 +314,11 @@ def _settings(values: Mapping[str, Any], network: NetworkSpec) -> TrainingSettin
         raise RequestInvalid(
             "pretrain_rounds would change the layer that unsupervised_width keeps as it is; "
             "set one of the two to 0"
+        )
+    if found.rounds.first_cells and not fixed_width(network):
+        raise RequestInvalid(
+            f"first_cells needs columns that no label changes; a {network.family} network has them "
+            "with unsupervised_width"
         )
     if network.plain_head:
         check_spread(found.local)

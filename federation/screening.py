@@ -119,8 +119,9 @@ def screen_sums(
     """Judges the answers to one stage of a survey; returns usable ones and refusals, by site."""
 
     def read(frame: frames.Frame) -> SurveySums:
-        reply = read_sums(frame, spec, question.stage)
-        check_survey(reply, sums_layout(spec, question.stage), question.count_min)
+        layout = sums_layout(spec, question.stage, question.cell_count)
+        reply = read_sums(frame, layout)
+        check_survey(reply, layout, question.count_min)
         return reply
 
     return _read_all(raw, read)

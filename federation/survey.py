@@ -23,6 +23,7 @@ from federation.dataset import SiteData
 from federation.errors import ReplyRefused
 from federation.networks import INPUT_NAMES, NetworkSpec, input_shape, patch_side, pooled_width
 from federation.operations import PATCH_VARIANCE_FLOOR
+from federation.statistics import nearest_cells
 from federation.survey_stages import Question, SurveySums
 
 Floats = NDArray[np.float32]
@@ -54,7 +55,7 @@ def answer(spec: NetworkSpec, question: Question, samples: NDArray[np.generic]) 
     """Answers one stage.
 
     Args:
-        spec: A network with `unsupervised_width`.
+        spec: A network with `fixed_width`.
         question: Stage and what it needs.
         samples: As `site_samples` returns them.
 
@@ -62,7 +63,7 @@ def answer(spec: NetworkSpec, question: Question, samples: NDArray[np.generic]) 
         RequestInvalid: The network has no such stage.
         ReplyRefused: The question's arrays would make sums longer than their counts.
     """
-    layout = stages.sums_layout(spec, question.stage)
+    layout = stages.sums_layout(spec, question.stage, question.cell_count)
     kept, keys = _distinct(samples)
     if len(kept) < max(stages.SAMPLES_MIN, question.count_min):
         return stages.no_sums(layout)
@@ -236,6 +237,43 @@ def _directions(
     return _summed(len(samples), counts, sums)
 
 
+def _cells(
+    spec: NetworkSpec, question: Question, samples: NDArray[np.generic], keys: Keys
+) -> SurveySums:
+    del keys
+    book = question.arrays[stages.CELLS]
+    counts, sums = np.zeros(len(book), dtype=np.int64), np.zeros(book.shape)
+    for start in range(0, len(samples), _BATCH_TEXTS):
+        rows = unit_columns(spec, question.arrays, samples[start : start + _BATCH_TEXTS])
+        nearest = nearest_cells(rows, book)
+        counts += np.bincount(nearest, minlength=len(book))
+        _add_rows(sums, nearest, rows)
+    small = counts < question.count_min
+    counts[small], sums[small] = 0, 0.0
+    return _summed(len(samples), counts, sums)
+
+
+def unit_columns(
+    spec: NetworkSpec, arrays: Mapping[str, Floats], samples: NDArray[np.generic]
+) -> Floats:
+    """Returns the directions of the columns that the trained part takes, float32[n, width].
+
+    Args:
+        spec: A network with `fixed_width`.
+        arrays: Parameters of its layer of features, if it has one.
+        samples: As `site_samples` returns them.
+    """
+    from federation import torch_engine
+
+    rows = np.asarray(samples, dtype=np.float32)
+    if spec.unsupervised_width:
+        device = torch_engine.choose_device("cpu")
+        x = torch_engine.input_tensor(spec, {INPUT_NAMES[spec.family]: samples}, device)
+        parameters = torch_engine.to_parameters(arrays, device)
+        rows = torch_engine.features(spec, parameters, x).numpy()
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY))
+
+
 def _holders(spec: NetworkSpec, samples: NDArray[np.int64]) -> NDArray[np.int64]:
     """Returns how many texts hold each bucket, int64[buckets]; 0 for the padding."""
     counts = np.zeros(spec.features.buckets, dtype=np.int64)
@@ -293,4 +331,5 @@ _ANSWERS: dict[str, Callable[..., SurveySums]] = {
     stages.RESPONSES: _responses,
     stages.FREQUENCIES: _frequencies,
     stages.DIRECTIONS: _directions,
+    stages.CELLS: _cells,
 }

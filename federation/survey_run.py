@@ -21,7 +21,8 @@ from federation import frames, messages, run_files
 from federation.checkpoint import RoundState
 from federation.errors import QuorumMissed
 from federation.feature_fit import fit_features
-from federation.networks import feature_names, initial_arrays, is_fitted
+from federation.fixed_columns import is_fitted
+from federation.networks import feature_names, initial_arrays
 from federation.round_loop import RunPlan, Transport, quorum
 from federation.screening import norm_limit, screen_sums
 from federation.survey_stages import Question, SurveySums

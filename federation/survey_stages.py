@@ -1,7 +1,8 @@
 """The stages of a survey: what each sends to a site, what comes back, how long a sum may be. Pure.
 
 A network with `unsupervised_width` begins with a layer that no label teaches. It is fitted once,
-before the first round of a run, from sums over all samples that the sites may learn from:
+before the first round of a run, from sums over all samples that the sites may learn from. Then, for
+a campaign's first version, and where columns are given (record, encoder), the same sums give cells:
 
 image, series
     patches      mean and second moment of normalised patches, for whitening
@@ -10,6 +11,8 @@ image, series
 text
     frequencies  how many texts hold each bucket of n-grams
     directions   one step of subspace iteration on the texts' TF-IDF rows
+all
+    cells        sums of unit rows of the layer by nearest cell: one step of spherical k-means
 
 Sources: Coates and Ng, "Learning feature representations with k-means", 2012; Deerwester et al.,
 "Indexing by latent semantic analysis", 1990; Halko, Martinsson and Tropp, "Finding structure with
@@ -26,21 +29,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import RequestInvalid
-from federation.networks import NetworkSpec, input_shape, parameter_layout, patch_side, pooled_width
+from federation.fixed_columns import fixed_width
+from federation.networks import (
+    NetworkSpec,
+    feature_names,
+    input_shape,
+    parameter_layout,
+    patch_side,
+    pooled_width,
+)
 
 PATCHES, FILTERS, RESPONSES = "patches", "filters", "responses"
 FREQUENCIES, DIRECTIONS = "frequencies", "directions"
+CELLS = "cells"
 STAGES = {
-    "image": (PATCHES, FILTERS, RESPONSES),
-    "series": (PATCHES, FILTERS, RESPONSES),
-    "text": (FREQUENCIES, DIRECTIONS),
+    "image": (PATCHES, FILTERS, RESPONSES, CELLS),
+    "series": (PATCHES, FILTERS, RESPONSES, CELLS),
+    "text": (FREQUENCIES, DIRECTIONS, CELLS),
+    "record": (CELLS,),
+    "encoder": (CELLS,),
 }
+CELLS_MAX = 1024
+"""Most cells that a survey looks for."""
 SAMPLES_MIN = 30
 """A site with fewer distinct samples adds nothing: few rows would show in a second moment."""
 PATCHES_MAX = 20
 """Patches of one sample."""
 
-Shape = tuple[int, ...]
+Shape = tuple[int | None, ...]
+"""Lengths of an array's axes; None for any, up to `CELLS_MAX`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +75,11 @@ class Question:
     arrays: Mapping[str, NDArray[np.float32]]
     seed: int
     count_min: int
+
+    @property
+    def cell_count(self) -> int:
+        """Cells that the question names; 0 in all stages but that of cells."""
+        return len(self.arrays[CELLS]) if self.stage == CELLS else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +144,19 @@ def question_layout(spec: NetworkSpec, stage: str) -> dict[str, Shape]:
     if stage == DIRECTIONS:
         table = layout["tokens.weight"]
         return {"rarity": (table[0],), "basis": table}
+    if stage == CELLS:
+        fixed: dict[str, Shape] = {name: layout[name] for name in feature_names(spec)}
+        return fixed | {CELLS: (None, fixed_width(spec))}
     return {}
 
 
-def sums_layout(spec: NetworkSpec, stage: str) -> SumsLayout:
+def sums_layout(spec: NetworkSpec, stage: str, cell_count: int = 0) -> SumsLayout:
     """Returns shapes and bounds of a stage's answer.
+
+    Args:
+        spec: The network.
+        stage: One of its stages.
+        cell_count: Cells of the question, see `Question.cell_count`.
 
     Raises:
         RequestInvalid: The network has no such stage.
@@ -142,6 +172,8 @@ def sums_layout(spec: NetworkSpec, stage: str) -> SumsLayout:
         return SumsLayout(1, pooled_width(spec), pooled_width(spec), 1.0, 1)
     if stage == FREQUENCIES:
         return SumsLayout(buckets, 0, 0, 0.0, 1)
+    if stage == CELLS:
+        return SumsLayout(cell_count, fixed_width(spec), 0, 1.0, 1)
     return SumsLayout(buckets, spec.unsupervised_width, 0, 1.0, 1)
 
 
@@ -158,5 +190,5 @@ def no_sums(layout: SumsLayout) -> SurveySums:
 
 def check_stage(spec: NetworkSpec, stage: str) -> None:
     """Raises `RequestInvalid` where the network has no such stage."""
-    if not spec.unsupervised_width or stage not in STAGES.get(spec.family, ()):
+    if not fixed_width(spec) or stage not in STAGES[spec.family]:
         raise RequestInvalid(f"a survey of this network has no stage {stage!r}")

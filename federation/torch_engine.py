@@ -101,10 +101,15 @@ def _centred(x: Tensor) -> Tensor:
 
 
 def forward(
-    spec: NetworkSpec, parameters: Mapping[str, Tensor], x: Tensor, *, training: bool = False
+    spec: NetworkSpec,
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    *,
+    training: bool = False,
+    untaught: bool = False,
 ) -> dict[str, Tensor]:
     """Returns the outputs of the network for one input tensor of n rows."""
-    return network(spec, _Tensors(parameters, training=training), x)
+    return network(spec, _Tensors(parameters, training=training), x, untaught=untaught)
 
 
 def features(spec: NetworkSpec, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:

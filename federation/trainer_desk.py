@@ -105,7 +105,8 @@ class TrainerDesk:
     def _survey(self, command: messages.SurveyCommand) -> frames.Frame:
         spec, asked = command.spec, command.question
         count_min = max(self._limits.group_count_min, asked.count_min)
-        layout, least = sums_layout(spec, asked.stage), self._limits.survey_samples_min
+        layout = sums_layout(spec, asked.stage, asked.cell_count)
+        least = self._limits.survey_samples_min
         samples = survey.site_samples(self._opened(command).data, spec)
         reply = survey.answer(spec, replace(asked, count_min=count_min), samples)
         if not least or reply.sample_count < least:

@@ -16,7 +16,6 @@ from coordinator.core.ledger import Ledger, OutcomeReport, Settlement
 from coordinator.core.refusals import Refusal
 from edge_agent.scoring import ModelOutputs, softmax
 from federation.dataset import Examples
-from federation.networks import Arrays
 from federation.statistics import class_table, f1_scores, nearest_cells
 from simulations.config import SimulationConfig
 from simulations.datasets import Dataset
@@ -168,7 +167,10 @@ class Run:
         budget = self._config.budget
         labels = np.full(len(self._world), -1, dtype=np.int64)
         ledger = _funded(budget.initial + budget.per_cycle * budget.cycles)
-        state = RunState(labels, labels >= 0, self._learner.initial(), ledger)
+        world = self._world
+        sites = [self._inputs[world.sites == site] for site in range(world.site_count)]
+        first = self._learner.first(sites, cell_count=budget.initial)
+        state = RunState(labels, labels >= 0, first, ledger)
         self._ask(self._select(strategy, state, 0), state, 0)
         state.cost = 0
         state.model = self._train(self._initial(state.labels), state.labels)
@@ -198,7 +200,7 @@ class Run:
 
     def _view(self, state: RunState, cycle: int) -> SelectionView:
         world, scenario, budget = self._world, self._config.scenario, self._config.budget
-        outputs = self._outputs(state.model.arrays, self._inputs)
+        outputs = self._outputs(state.model, self._inputs)
         present = np.ones(len(world), dtype=np.bool_)
         if scenario.drop_out_site >= 0 and cycle >= scenario.drop_out_cycle:
             present &= world.sites != scenario.drop_out_site
@@ -226,9 +228,9 @@ class Run:
             train_local=lambda tuned: self._train_local(state, tuned=tuned),
         )
 
-    def _outputs(self, arrays: Arrays, inputs: NDArray[Any]) -> ModelOutputs:
+    def _outputs(self, model: Model, inputs: NDArray[Any]) -> ModelOutputs:
         """What the devices' model says of the pool."""
-        found = self._learner.outputs(arrays, inputs)
+        found = self._learner.model_outputs(model, inputs)
         asked = found.acquisition_logits
         return ModelOutputs(
             self._claimed(found.logits),

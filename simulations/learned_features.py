@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from federation import torch_engine
 from federation.errors import RequestInvalid
 from federation.feature_fit import fit_features
+from federation.fixed_columns import is_fitted
 from federation.local_settings import LocalSettings
-from federation.networks import Arrays, NetworkSpec, initial_arrays, is_fitted
+from federation.networks import Arrays, NetworkSpec, initial_arrays
 from federation.survey import ask_of
 from simulations.config import SimulationConfig
 from simulations.datasets import Dataset

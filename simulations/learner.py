@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from federation.aggregation import ServerState, Update
 from federation.checkpoint import RoundState
 from federation.dataset import Examples, SiteData, no_examples, unlabelled_examples
+from federation.feature_fit import fit_cells
 from federation.feature_layer import Trainer, make_trainer
+from federation.fixed_columns import fixed_width
 from federation.local_settings import LocalSettings
 from federation.messages import UpdateReply
 from federation.networks import Arrays, NetworkSpec, initial_arrays
@@ -30,6 +32,8 @@ from federation.statistics import (
     prototypes,
     seeded_code_book,
 )
+from federation.survey import ask_of, unit_columns
+from federation.survey_stages import CELLS_MAX
 from federation.training import Prediction, TrainTask
 from simulations.config import TrainingConfig
 from simulations.datasets import Dataset
@@ -47,11 +51,14 @@ class Model:
         arrays: parameters.
         prototypes: float32[classes, d].
         code_book: float32[cells, d].
+        has_fitted_cells: the sites found the cells together, without labels, among the columns that
+            no label changes; the embedding is that of these columns.
     """
 
     arrays: Arrays
     prototypes: Floats
     code_book: Floats
+    has_fitted_cells: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +87,24 @@ class Learner:
             np.zeros((self.spec.class_count, width), dtype=np.float32),
             seeded_code_book(self.config.cell_count, width, seed=self.seed),
         )
+
+    def first(self, sites: list[NDArray[Any]], *, cell_count: int) -> Model:
+        """The model that chooses the first labels: a campaign's first version.
+
+        Args:
+            sites: input rows of each site.
+            cell_count: labels of the first cycle, for as many cells.
+        """
+        model, width = self.initial(), fixed_width(self.spec)
+        if not width or not len(model.code_book):
+            return model
+        ask = ask_of(self.spec, sites, seed=self.seed, count_min=self.local().group_count_min)
+        count = min(cell_count, CELLS_MAX)
+        cells = fit_cells(self.spec, model.arrays, ask, count, self.seed)
+        if cells is None:
+            return model
+        blank = np.zeros((self.spec.class_count, width), dtype=np.float32)
+        return Model(model.arrays, blank, cells, has_fitted_cells=True)
 
     def local(self) -> LocalSettings:
         """Local training as configured."""
@@ -172,8 +197,15 @@ class Learner:
         found = self.outputs(arrays, inputs)
         return found.logits, found.embedding
 
+    def model_outputs(self, model: Model, inputs: NDArray[Any]) -> Prediction:
+        """What devices have of a model version."""
+        found = self.outputs(model.arrays, inputs)
+        if not model.has_fitted_cells:
+            return found
+        return found._replace(embedding=unit_columns(self.spec, model.arrays, inputs))
+
     def outputs(self, arrays: Arrays, inputs: NDArray[Any]) -> Prediction:
-        """The same, and the logits of the plain head, where the network has one."""
+        """What `predict` gives, and the logits of the plain head, where the network has one."""
         examples = self.examples(inputs, np.zeros(len(inputs), dtype=np.int64))
         return self.trainer(self.empty()).outputs(arrays, examples)
 

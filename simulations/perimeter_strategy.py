@@ -116,7 +116,7 @@ def _columns(view: SelectionView, places: Integers, site_head: bool) -> Candidat
         prototypes=view.model.prototypes,
         code_book=view.model.code_book,
     )
-    if is_untrained(view.model.prototypes):
+    if is_untrained(view.model.prototypes) and not view.model.has_fitted_cells:
         columns = _with_coverage(columns, outputs.embedding, view.sites[places])
     none = np.zeros(len(places), dtype=np.uint8)
     return columns.with_bands(risk_bands=none, cost_bands=view.cost_bands[places])

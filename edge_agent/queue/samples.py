@@ -88,8 +88,8 @@ class OfferedScore:
         margin: 0 to 63.
         predicted_class: Class of the largest probability.
         prototype_class: Class of the nearest prototype.
-        coverage_band: How many more samples of the pool it stands for, 0 to 15; 0 once a label
-            taught the model.
+        coverage_band: How many more samples of the pool it stands for, or how near it lies to a
+            centre of cells that the sites found, 0 to 15; 0 once a label taught the model.
     """
 
     model_version: int

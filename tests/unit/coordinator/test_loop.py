@@ -202,6 +202,8 @@ def test_a_bundle_with_a_flipped_byte_is_never_offered(central, sites):
         if not (run / "request.json").exists():
             central.tick()
         time.sleep(0.02)
+    first = json.loads((run.parent / "run-0" / "request.json").read_text())
+    assert first["first_label_count"] == campaign.cycle_budget_labels
     content = bytearray((run / "bundle").read_bytes())
     content[-1] ^= 1
     (run / "bundle").write_bytes(bytes(content))

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from model_bundle import signing
 from model_bundle.features import FeatureSpec, record_width
 from model_bundle.label_schema import LabelSchema
-from model_bundle.manifest import Bundle, ModelManifest, describe_parts, pack
+from model_bundle.manifest import FITTED_CELLS, Bundle, ModelManifest, describe_parts, pack
 
 CLASSES = ("billing", "refund", "other")
 SCHEMA = LabelSchema(CLASSES)
@@ -101,6 +101,7 @@ def bundle(campaign_id: bytes, version: int, **changes) -> Bundle:
         site_temperatures=changes.get("site_temperatures", {}),
         created_at=1_700_000_000,
         expires_at=changes.get("expires_at", 2_500_000_000),
+        training={FITTED_CELLS: True} if changes.get("fitted_cells") else {},
         parts=describe_parts(parts),
     )
     return Bundle(manifest, (), parts)

@@ -115,6 +115,29 @@ def test_once_a_label_taught_the_model_bands_say_how_near_the_code_book_is(
     assert not scorer._rows.embeddings
 
 
+def test_near_cells_that_the_sites_found_nothing_is_compared_and_nothing_waits(device, coordinator):
+    campaign = coordinator.add_campaign()
+    coordinator.publish(campaign, 1, untrained=True, fitted_cells=True)
+    device.values["limits"] |= {"poll_samples_max": 5, "score_rows_max": 9}
+    device.enroll()
+    device.put(*texts()[:20], *texts()[:15], *texts()[20:])
+    daemon = device.daemon()
+    device.until(daemon, lambda: coordinator.reports)
+    assert [batch.row_count for batch in coordinator.batches] == [20, 58]
+    predictor = Predictor(bundle(campaign, 1, untrained=True, fitted_cells=True))
+    columns = score(
+        predictor.predict(texts()),
+        temperature=predictor.temperature,
+        prototypes=predictor.prototypes,
+        code_book=predictor.code_book,
+    )
+    sent = [band for batch in coordinator.batches for band in bands(batch)]
+    assert sorted(sent) == sorted((columns.density_cost & 15).tolist())
+    (scorer,) = daemon.scorers.values()
+    assert scorer.predictor.is_untrained
+    assert not scorer._rows.embeddings
+
+
 def test_a_version_with_a_parent_is_trained_even_without_prototypes():
     first, second = (Predictor(bundle(bytes(16), v, untrained=True)) for v in (1, 2))
     assert first.is_untrained

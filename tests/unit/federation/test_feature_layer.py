@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_agent.onnx_scan import check_model
 from federation import onnx_engine, torch_engine
 from federation.errors import RequestInvalid
+from federation.fixed_columns import is_fitted
 from federation.networks import (
     INPUT_NAMES,
     POOL_GRID,
@@ -21,7 +22,6 @@ from federation.networks import (
     head_spec,
     initial_arrays,
     input_shape,
-    is_fitted,
     parameter_layout,
     patch_side,
     pooling_cells,

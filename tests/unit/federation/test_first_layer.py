@@ -17,15 +17,19 @@ from edge_agent.inference import Predictor
 from federation import central, first_layer, first_survey, frames, messages, onnx_engine, run_files
 from federation.__main__ import main
 from federation.client_app import Handle
-from federation.dataset import SiteData, no_examples, unlabelled_examples
+from federation.dataset import SiteData, from_samples, no_examples, unlabelled_examples
 from federation.errors import CheckpointInvalid, ControlFailed
 from federation.feature_fit import exchange_count
+from federation.fixed_columns import fixed_width, is_fitted
 from federation.in_process import desk_for, simulate, transport_for
-from federation.networks import Arrays, feature_names, initial_arrays, is_fitted
-from federation.publish import publish_untrained
+from federation.networks import Arrays, feature_names, initial_arrays
+from federation.publish import publish_untrained, run_onnx
 from federation.requests import TrainingRequest
 from federation.server_app import SURVEY
+from federation.statistics import seeded_code_book
+from federation.survey import site_samples, unit_columns
 from federation.train_command import CONTROL_PATIENCE_SECONDS, START_SECONDS, Pace
+from model_bundle.features import ColumnSpec, FeatureSpec
 from model_bundle.manifest import PART_MODEL, Bundle, unpack
 
 pytestmark = pytest.mark.federation
@@ -117,7 +121,7 @@ def superlink(
 
 def published(request: TrainingRequest, clock: Clock | None = None) -> Bundle:
     pace = (clock or Clock()).pace()
-    publish_untrained(request, first_survey.first_layer_of(request, pace))
+    publish_untrained(request, first_survey.first_fit_of(request, pace))
     assert run_files.read_state(request.folder)["state"] == "candidate"
     return unpack((request.folder / run_files.BUNDLE_NAME).read_bytes())
 
@@ -148,11 +152,12 @@ def test_a_first_version_has_a_fitted_layer_that_later_runs_take_over(
         work = lambda r=request, s=site: survey(r, desks(pools, north=s))  # noqa: E731
         control = superlink(monkeypatch, ["completes"], work)
         bundles.append(published(request))
-        assert site.asked == exchange_count(request.network)
+        assert site.asked == first_layer.first_exchange_count(request)
         assert [run["task"] for run in control.runs] == [SURVEY]
     first, request = bundles[0], make("run-0")
     assert first.parts == bundles[1].parts
-    assert first.manifest.training == {"rounds": 0, "rule": "untrained", "fitted": True}
+    told = {"rounds": 0, "rule": "untrained", "fitted": True, "fitted_cells": True}
+    assert first.manifest.training == told
     assert set(facts_of(request)["samples"]) == set(pools)  # type: ignore[call-overload]
     assert Predictor(first).is_untrained
     arrays, seeded = arrays_of(first, request), initial_arrays(request.network, seed=request.seed)
@@ -167,6 +172,91 @@ def test_a_first_version_has_a_fitted_layer_that_later_runs_take_over(
     assert all(np.array_equal(trained[name], arrays[name]) for name in fixed)
 
 
+def test_first_cells_are_as_many_as_first_labels_and_lie_among_the_columns_of_the_layer(
+    pools: Sites, make: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = make(first_label_count=20)
+    superlink(monkeypatch, ["completes"], lambda: survey(request, desks(pools)))
+    bundle = published(request)
+    predictor, layer = Predictor(bundle), arrays_of(bundle, request)
+    assert predictor.code_book.shape == (20, NETWORK["unsupervised_width"])
+    assert np.allclose(np.linalg.norm(predictor.code_book, axis=1), 1, atol=1e-5)
+    samples = site_samples(pools["north"], request.network)
+    found = run_onnx(request.network, bundle.parts[PART_MODEL], samples)["embedding"]
+    columns = unit_columns(request.network, layer, samples)
+    assert np.allclose(found, columns, atol=1e-4)
+    # The cells are the pools': most samples lie nearer to a centre than to one drawn by chance.
+    drawn = np.random.default_rng(0).standard_normal(predictor.code_book.shape)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    nearness = [(columns @ np.float32(book).T).max(axis=1) for book in (predictor.code_book, drawn)]
+    assert (nearness[0] > nearness[1]).mean() > 0.9
+    assert not predictor.needs_coverage(alone=False)
+    assert predictor.needs_coverage(alone=True)
+
+
+def test_training_does_not_begin_with_the_cells_of_the_columns(
+    pools: Sites, make: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they have the shape of its own: they lie in another space."""
+    request = make()
+    superlink(monkeypatch, ["completes"], lambda: survey(request, desks(pools)))
+    cells = Predictor(published(request)).code_book
+    child = make("child", run=1, version=2, parent_version=1, parent_bundle="../run-0/bundle")
+    begun = central.start_state(child).code_book
+    assert begun.shape == cells.shape == (8, 16)
+    assert np.array_equal(begun, seeded_code_book(8, 16, seed=child.seed))
+
+
+def test_cells_that_find_no_quorum_cost_no_layer(
+    pools: Sites, make: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = make()
+    layer_stages = exchange_count(request.network)
+
+    def fades(data: SiteData) -> Handle:
+        site = Site(data)
+
+        def handle(raw: bytes) -> bytes:
+            answer = site(raw)
+            if site.asked > layer_stages:
+                raise TimeoutError
+            return answer
+
+        return handle
+
+    gone = {site: fades(pools[site]) for site in ("east", "north")}
+    superlink(monkeypatch, ["completes"], lambda: survey(request, desks(pools, **gone)))
+    bundle, facts = published(request), facts_of(request)
+    assert bundle.manifest.training == {"rounds": 0, "rule": "untrained", "fitted": True}
+    assert is_fitted(arrays_of(bundle, request), request.network)
+    assert (facts["fitted"], facts["cells"]) == (True, 0)
+    assert "quorum" in str(facts["error"])
+    assert Predictor(bundle).needs_coverage(alone=False)
+
+
+def test_columns_that_are_given_get_cells_where_a_campaign_asks_for_them(
+    make: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = FeatureSpec("record", columns=(ColumnSpec("x"), ColumnSpec("y")))
+    heaps = np.random.default_rng(3).normal(0, 0.1, (90, 2)) + np.repeat(np.eye(2), 45, axis=0)
+    rows = [{"x": float(x), "y": float(y)} for x, y in heaps]
+    free = unlabelled_examples(from_samples(rows, [0] * 90, features).inputs, 90)
+    data = SiteData(no_examples(), no_examples(), free)
+    sizes = {"hidden_width": 8, "embedding_width": 8}
+    changes = {"network": sizes, "family": "record", "features": features.to_mapping()}
+    assert not make(**changes).surveys_first
+    request = make(**changes, settings={**QUICK, "first_cells": True})
+    assert request.surveys_first
+    sites = {site: desk_for(data).handle for site in request.label_counts}
+    superlink(monkeypatch, ["completes"], lambda: survey(request, sites))
+    predictor = Predictor(published(request))
+    assert predictor.code_book.shape == (8, fixed_width(request.network))
+    assert facts_of(request)["fitted"]
+    assert not predictor.needs_coverage(alone=False)
+    cells = predictor.predict(rows).embedding @ predictor.code_book.T
+    assert not set(cells[:45].argmax(axis=1)) & set(cells[45:].argmax(axis=1))
+
+
 def test_a_survey_that_was_killed_is_asked_again_and_one_that_is_over_is_not(
     pools: Sites, make: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,12 +268,15 @@ def test_a_survey_that_was_killed_is_asked_again_and_one_that_is_over_is_not(
         first_layer.load(request)
     # The command goes on watching: the first attempt is dead, the second one finds all.
     control = superlink(monkeypatch, ["fails", "completes"], lambda: survey(request, desks(pools)))
-    layer = first_survey.first_layer_of(request, Clock().pace())
+    found = first_survey.first_fit_of(request, Clock().pace())
     assert len(control.runs) == 2
     expected = first_layer.load(whole)
-    assert {n: a.tobytes() for n, a in layer.items()} == {
-        n: a.tobytes() for n, a in expected.items()
+    assert {n: a.tobytes() for n, a in found.layer.items()} == {
+        n: a.tobytes() for n, a in expected.layer.items()
     }
+    assert found.cells is not None
+    assert expected.cells is not None
+    assert found.cells.tobytes() == expected.cells.tobytes()
     # The command was killed between survey and export: nobody is asked, the SuperLink neither.
     silent = superlink(monkeypatch, [], lambda: None)
     site = Site(pools["north"])
@@ -268,7 +361,7 @@ def test_an_operator_sees_how_far_a_survey_is(pools: Sites, make: MakeRequest) -
         return handle(raw)
 
     survey(request, desks(pools, north=look))
-    total = exchange_count(request.network)
+    total = first_layer.first_exchange_count(request)
     assert seen == [("training", stage, total) for stage in range(total)]
 
 

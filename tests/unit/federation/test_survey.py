@@ -13,11 +13,14 @@ import torch
 from federation import survey, torch_engine
 from federation.dataset import SiteData, from_samples, no_examples, unlabelled_examples
 from federation.errors import FrameInvalid, ReplyRefused, RequestInvalid
-from federation.feature_fit import fit_features
+from federation.feature_fit import fit_cells, fit_features
+from federation.fixed_columns import is_fitted
 from federation.messages import SurveyCommand, read_survey, survey_frame
-from federation.networks import Arrays, NetworkSpec, initial_arrays, is_fitted
+from federation.networks import Arrays, NetworkSpec, initial_arrays
 from federation.reply_rules import check_survey
 from federation.survey_stages import (
+    CELLS,
+    CELLS_MAX,
     DIRECTIONS,
     FILTERS,
     FREQUENCIES,
@@ -43,6 +46,7 @@ STAGES = {
     RESPONSES: SMALL,
     FREQUENCIES: replace(TEXT, unsupervised_width=4),
     DIRECTIONS: replace(TEXT, unsupervised_width=4),
+    CELLS: SMALL,
 }
 
 
@@ -84,7 +88,8 @@ def question(stage: str, *, count_min: int = 3, **changes: Any) -> Question:
     spec, rng = STAGES[stage], np.random.default_rng(1)
     arrays = {}
     for name, shape in question_layout(spec, stage).items():
-        arrays[name] = rng.standard_normal(shape).astype(np.float32)
+        lengths = [6 if length is None else length for length in shape]
+        arrays[name] = rng.standard_normal(lengths).astype(np.float32)
     if stage == FILTERS:
         arrays["filters"] /= np.linalg.norm(arrays["filters"], axis=1, keepdims=True)
         arrays["whitening"] = np.eye(len(arrays["mean"]), dtype=np.float32)
@@ -313,10 +318,11 @@ MOMENT_LIES: Mapping[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("stage", [PATCHES, FILTERS, RESPONSES, DIRECTIONS])
+@pytest.mark.parametrize("stage", [PATCHES, FILTERS, RESPONSES, DIRECTIONS, CELLS])
 def test_impossible_sums_are_refused(stage: str, digits: Any, topics: Any) -> None:
-    spec, layout = STAGES[stage], sums_layout(STAGES[stage], stage)
-    honest = survey.answer(spec, question(stage), samples_of(stage, digits, topics)[:200])
+    spec, asked = STAGES[stage], question(stage)
+    layout = sums_layout(spec, stage, asked.cell_count)
+    honest = survey.answer(spec, asked, samples_of(stage, digits, topics)[:200])
     check_survey(honest, layout, 3)
     lies = [change(honest) for change in LIES.values()]
     if layout.moments_side:
@@ -347,6 +353,50 @@ def test_a_question_with_other_arrays_is_refused(topics: Any) -> None:
     for changes in ({"basis": 2 * basis}, {"rarity": -honest.arrays["rarity"]}):
         with pytest.raises(ReplyRefused):
             survey.answer(spec, question(DIRECTIONS, **changes), topics[0][:60])
+
+
+def test_a_question_of_more_cells_than_there_may_be_is_refused() -> None:
+    asked = question(CELLS)
+    arrays = {**asked.arrays, CELLS: np.ones((CELLS_MAX + 1, 12), dtype=np.float32)}
+    most = {**asked.arrays, CELLS: arrays[CELLS][1:]}
+    command = SurveyCommand("ab" * 16, "run", SMALL, replace(asked, arrays=most))
+    assert read_survey(survey_frame(command)).question.cell_count == CELLS_MAX
+    for wrong in (arrays, {**most, CELLS: most[CELLS][:, 1:]}):
+        with pytest.raises(FrameInvalid, match="cells"):
+            read_survey(replace(survey_frame(command), arrays=wrong))
+
+
+def test_a_cell_of_few_samples_of_a_site_is_not_told(topics: Any) -> None:
+    spec, rows = STAGES[DIRECTIONS], topics[0][:60]
+    arrays = fitted(spec, [topics[0]])
+    columns = survey.unit_columns(spec, arrays, rows)
+    middle = columns.mean(axis=0) / np.linalg.norm(columns.mean(axis=0))
+    cells = np.stack([middle, columns[(columns @ middle).argmin()]])
+    layer = {"tokens.weight": arrays["tokens.weight"], CELLS: cells.astype(np.float32)}
+    alone = np.flatnonzero((columns @ cells.T).argmax(axis=1) == 1)
+    told = survey.answer(spec, Question(CELLS, layer, 7, 1), rows)
+    assert told.counts.tolist() == [60 - len(alone), len(alone)]
+    assert np.allclose(told.sums[1], columns[alone].sum(axis=0), atol=1e-4)
+    least = len(alone) + 1
+    silent = survey.answer(spec, Question(CELLS, layer, 7, least), rows)
+    assert silent.counts.tolist() == [60 - len(alone), 0]
+    assert not silent.sums[1].any()
+
+
+def test_cells_that_sites_find_together_hold_one_topic_each(topics: Any) -> None:
+    """Share of the largest topic inside a cell: three sites, 24 cells, six topics of 900 texts."""
+    samples, classes = topics
+    arrays = fitted(TEXT, [samples])
+    ask = survey.ask_of(TEXT, [samples[:300], samples[300:500], samples[500:]], seed=3, count_min=3)
+    cells = fit_cells(TEXT, arrays, ask, 24, 3)
+    assert cells is not None
+    assert cells.shape == (24, TEXT.unsupervised_width)
+    held = (survey.unit_columns(TEXT, arrays, samples) @ cells.T).argmax(axis=1)
+    table = np.array([np.bincount(classes[held == cell], minlength=6) for cell in range(24)])
+    assert (table.sum(axis=1) > 0).all()
+    assert table.max(axis=1).sum() / len(samples) > 0.75
+    few = survey.ask_of(TEXT, [samples[: SAMPLES_MIN - 1]], seed=3, count_min=3)
+    assert fit_cells(TEXT, arrays, few, 24, 3) is None
 
 
 def test_no_sample_gives_more_patches_than_its_share(digits: Any) -> None:

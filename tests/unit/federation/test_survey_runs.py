@@ -14,8 +14,9 @@ from federation import central, frames, messages, run_files
 from federation.client_app import Handle
 from federation.dataset import SiteData, from_samples, no_examples, unlabelled_examples
 from federation.errors import QuorumMissed
+from federation.fixed_columns import is_fitted
 from federation.in_process import desk_for, simulate, transport_for
-from federation.networks import feature_names, initial_arrays, is_fitted
+from federation.networks import feature_names, initial_arrays
 from federation.publish import publish
 from federation.requests import TrainingRequest
 from federation.trainer_desk import DeskLimits
