@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from edge_agent.inference import Predictor
 from model_bundle.label_schema import LabelSchema
 from model_bundle.manifest import unpack
 from model_bundle.signing import verify
@@ -271,6 +272,31 @@ def test_a_deployed_run_ends_in_a_signed_better_model(deployed: Deployment) -> N
     print(f"\na deployed run of {RULES['rounds']} rounds took {time.monotonic() - began:.1f} s")
     assert_candidate(deployed, folder, accuracy=0.85)
     assert not (deployed.central / "nodes").joinpath("east").exists()
+
+
+def test_a_deployed_first_version_has_a_layer_and_cells_that_the_sites_found(
+    deployed: Deployment,
+) -> None:
+    network = {"unsupervised_width": 12, "filter_count": 16, "hidden_width": 16}
+    folder = deployed.request(
+        9,
+        version=1,
+        parent_version=0,
+        parent_bundle=None,
+        network=network,
+        first_label_count=24,
+    )
+    command = [sys.executable, "-m", "federation", "init-model", str(folder / "request.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr + deployed.logs()
+    facts = json.loads((folder / "survey.json").read_text())
+    assert (facts["fitted"], facts["cells"], facts["stages"]) == (True, 24, 26), facts
+    assert sorted(facts["samples"]) == list(SITES)
+    bundle = unpack((folder / "bundle").read_bytes())
+    verify(bundle, [deployed.release.public_key().public_bytes_raw()])
+    predictor = Predictor(bundle)
+    assert predictor.code_book.shape == (24, 12)
+    assert not predictor.needs_coverage(alone=False)
 
 
 def test_a_superlink_killed_in_mid_round_loses_no_run(deployed: Deployment) -> None:
