@@ -24,7 +24,7 @@ from coordinator.core.allocation.prune import level_reaching
 from coordinator.core.allocation.setting import Setting
 from coordinator.core.allocation.terms import Term, row_slopes
 from coordinator.core.allocation.thin import best_first, lowest_per_key, spread_over_keys
-from coordinator.core.allocation.utility import has_chance, single_score, utilities
+from coordinator.core.allocation.utility import single_score, utilities
 
 SMALLEST_SHORTLIST = 20_000
 PICKS_MULTIPLE = 6
@@ -154,13 +154,13 @@ class Market:
     def thinned(self, rows: Integers, terms: tuple[Term, ...], most: int) -> Integers:
         """Of rising rows, a few of each key and level of utility: the best, or as chance has it.
 
-        Where chance counts in the utilities, rows of a level are not alike.
+        Where more than one score counts, or chance, rows of a level are not alike.
         """
         if len(rows) <= SMALLEST_SHORTLIST:
             return rows
         worth = self.utilities_of(rows).astype(np.float64) * 1023
         levels, ties = np.rint(worth), self._ties(rows)
-        if has_chance(self.policy):
+        if self._single is None:
             ties = best_first(worth - levels, ties)
         codes = dense_codes(self._codes(rows, terms)) * 1024 + levels.astype(np.int64)
         return rows[lowest_per_key(codes, ties, most)]

@@ -18,7 +18,14 @@ from coordinator.core.allocation import market
 from coordinator.core.allocation.bound import bound_linear
 from coordinator.core.allocation.fill import guided_fill
 from coordinator.core.allocation.limits import Limits
-from coordinator.core.allocation.policy import Engine, Policy, Reason, Switches
+from coordinator.core.allocation.policy import (
+    Engine,
+    Phase,
+    Policy,
+    Reason,
+    Switches,
+    UtilityWeights,
+)
 from coordinator.core.allocation.prices import LinearProblem
 from coordinator.core.allocation.seam import allocate, certify
 from coordinator.core.allocation.smoothed import DITHER, solve_relaxed
@@ -85,15 +92,21 @@ def test_a_shortlist_changes_nothing_on_one_partition(monkeypatch, chance):
     assert run(pool, budget, policy).digest() == whole.digest()
 
 
-def test_rows_that_only_chance_tells_apart_are_not_taken_for_alike(monkeypatch):
+@pytest.mark.parametrize("apart", ["chance", "a second score"])
+def test_rows_that_hardly_differ_are_not_taken_for_alike(monkeypatch, apart):
     rows = 4000
     cells = (np.arange(rows) % 2).astype(np.uint16)
     margins = np.where(cells == 0, 40, 38).astype(np.uint8)
     parts = {"cells": 2, "cell_ids": cells, "margins": margins}
     pool = make_pool(rows, sites=1, cost_bands=np.zeros(rows, np.uint8), **parts)
     budget = make_budget(pool, 40)
-    # So cold that all rows of a margin lie within a thousandth.
-    policy = Policy(coldness=10_000.0, switches=replace(ONE_PARTITION, chance=True))
+    # So cold, or so light a score, that all rows of a margin lie within a thousandth.
+    both = UtilityWeights(margin=1.0, entropy=0.0004)
+    policy = Policy(
+        coldness=10_000.0,
+        weights=Policy().weights if apart == "chance" else dict.fromkeys(Phase, both),
+        switches=replace(ONE_PARTITION, chance=apart == "chance"),
+    )
     oracle = run(pool, budget, replace(policy, engine=Engine.LAZY))
     monkeypatch.setattr(market, "SMALLEST_SHORTLIST", 150)
     monkeypatch.setattr(market, "PICKS_MULTIPLE", 1)
