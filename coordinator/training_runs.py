@@ -110,7 +110,7 @@ def request_of(office: Office, campaign: Campaign, run: TrainingRunRecord) -> di
         "settings": dict(campaign.training),
         "label_schema": json.loads(campaign.label_schema.canonical_json()),
         "label_counts": label_counts(office, campaign, run.campaign_id),
-        "first_label_count": campaign.cycle_budget_labels,
+        "first_label_count": _first_label_count(campaign),
         "seed": campaign.seed,
         "created_at": run.started_at,
         "expires_at": run.started_at + campaign.bundle_lifetime_days * 86_400,
@@ -119,6 +119,11 @@ def request_of(office: Office, campaign: Campaign, run: TrainingRunRecord) -> di
         "superlink_authority": str(folder / "identity" / "ca.pem"),
         "nodes": str(folder / "nodes"),
     }
+
+
+def _first_label_count(campaign: Campaign) -> int:
+    """Labels of the first cycle; 0, so that cells stay as many as ever, where counts get noise."""
+    return campaign.cycle_budget_labels if campaign.egress == "rows" else 0
 
 
 def label_counts(office: Office, campaign: Campaign, campaign_id: bytes) -> dict[str, int]:

@@ -212,6 +212,13 @@ def test_a_bundle_with_a_flipped_byte_is_never_offered(central, sites):
     assert "differs from the manifest" in campaign_status(status)["training"]["error"]
 
 
+def test_where_cells_are_counted_with_noise_their_number_is_the_operators(central):
+    campaign_id, _ = central.create(egress="histogram")
+    folder = central.config.folder / "training" / campaign_id.hex() / "run-0"
+    central.tick_until(lambda status: (folder / "request.json").exists())
+    assert json.loads((folder / "request.json").read_text())["first_label_count"] == 0
+
+
 def test_a_bundle_downloads_whole_and_from_an_offset(waiting, waiting_sites):
     _, campaign_id, _ = waiting
     agent = waiting_sites[0][0]
