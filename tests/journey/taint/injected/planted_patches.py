@@ -328,10 +328,10 @@ def _metric_label(module: Any, secret: str) -> None:
 def _model_remark(module: Any, secret: str) -> None:
     real = module.build
 
-    def build(*arguments: Any) -> bytes:
+    def build(*arguments: Any, **named: Any) -> bytes:
         import onnx
 
-        model = onnx.load_from_string(real(*arguments))
+        model = onnx.load_from_string(real(*arguments, **named))
         model.doc_string = f"trained on {secret}"
         return bytes(model.SerializeToString())
 
