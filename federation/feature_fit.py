@@ -84,8 +84,7 @@ def fit_cells(
     cells that all sites share.
     """
     rng = np.random.default_rng([seed, 6])
-    book = rng.standard_normal((count, fixed_width(spec)))
-    cells = _float32(book / np.linalg.norm(book, axis=1, keepdims=True))
+    cells = _first_centres(rng, count, fixed_width(spec))
     layer = {name: arrays[name] for name in feature_names(spec)}
     for _ in range(CELL_STEPS):
         total = added(ask(stages.CELLS, {**layer, stages.CELLS: cells}))
@@ -118,14 +117,19 @@ def _filters(
     spec: NetworkSpec, ask: Ask, frame: dict[str, Doubles], rng: np.random.Generator
 ) -> Doubles:
     """Spherical k-means over the sites' whitened patches; unit rows float64[K, d]."""
-    start = rng.standard_normal((spec.filter_count, stages.patch_width(spec)))
-    filters = _float32(start / np.linalg.norm(start, axis=1, keepdims=True))
+    filters = _first_centres(rng, spec.filter_count, stages.patch_width(spec))
     sent = {name: _float32(array) for name, array in frame.items()}
     for _ in range(FILTER_STEPS):
         total = added(ask(stages.FILTERS, {**sent, "filters": filters}))
         if total is not None:
             filters = next_code_book(filters, GroupSums(total.counts, total.sums), rng)
     return filters.astype(np.float64)
+
+
+def _first_centres(rng: np.random.Generator, count: int, width: int) -> NDArray[np.float32]:
+    """Draws unit rows float32[count, width] in all directions alike."""
+    rows = rng.standard_normal((count, width))
+    return _float32(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _fit_texts(spec: NetworkSpec, ask: Ask, rng: np.random.Generator) -> Arrays | None:

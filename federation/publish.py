@@ -29,7 +29,6 @@ from model_bundle.manifest import (
     PART_CODE_BOOK,
     PART_MODEL,
     PART_PROTOTYPES,
-    UNTRAINED,
     Bundle,
     ModelManifest,
     describe_parts,
@@ -90,7 +89,7 @@ def publish_untrained(request: TrainingRequest, fit: FirstFit | None = None) -> 
     spec = request.network
     layer, cells = (fit.layer, fit.cells) if fit else ({}, None)
     arrays = initial_arrays(spec, seed=request.seed) | layer
-    facts: dict[str, Any] = {"rounds": 0, "rule": UNTRAINED}
+    facts: dict[str, Any] = {"rounds": 0, "rule": "untrained"}
     if spec.unsupervised_width:
         facts["fitted"] = is_fitted(arrays, spec)
     if cells is not None:

@@ -23,7 +23,7 @@ from federation.dataset import SiteData
 from federation.errors import ReplyRefused
 from federation.networks import INPUT_NAMES, NetworkSpec, input_shape, patch_side, pooled_width
 from federation.operations import PATCH_VARIANCE_FLOOR
-from federation.statistics import nearest_cells
+from federation.statistics import group_sums, nearest_cells
 from federation.survey_stages import Question, SurveySums
 
 Floats = NDArray[np.float32]
@@ -242,15 +242,11 @@ def _cells(
 ) -> SurveySums:
     del keys
     book = question.arrays[stages.CELLS]
-    counts, sums = np.zeros(len(book), dtype=np.int64), np.zeros(book.shape)
-    for start in range(0, len(samples), _BATCH_TEXTS):
-        rows = unit_columns(spec, question.arrays, samples[start : start + _BATCH_TEXTS])
-        nearest = nearest_cells(rows, book)
-        counts += np.bincount(nearest, minlength=len(book))
-        _add_rows(sums, nearest, rows)
-    small = counts < question.count_min
-    counts[small], sums[small] = 0, 0.0
-    return _summed(len(samples), counts, sums)
+    rows = unit_columns(spec, question.arrays, samples)
+    told = group_sums(
+        rows, nearest_cells(rows, book), group_count=len(book), count_min=question.count_min
+    )
+    return _summed(len(samples), told.counts, told.sums.astype(np.float64))
 
 
 def unit_columns(

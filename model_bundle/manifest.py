@@ -28,10 +28,8 @@ SIGNATURE_BYTES = 64
 PART_MODEL = "model.onnx"
 PART_PROTOTYPES = "prototypes.f32"
 PART_CODE_BOOK = "code_book.f32"
-UNTRAINED = "untrained"
-"""Rule, among a manifest's facts of training, of a version that no label taught."""
 FITTED_CELLS = "fitted_cells"
-"""True among these facts where the sites found the code book of such a version together."""
+"""True, among a manifest's facts of training, where the sites found a first code book together."""
 PART_NAMES = (PART_MODEL, PART_PROTOTYPES, PART_CODE_BOOK)
 _LENGTH = struct.Struct("<I")
 
