@@ -1,14 +1,11 @@
 """The allocation seam keeps every limit, forgets the row order and replays byte for byte."""
 
 import hashlib
-import importlib
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from allocation_pools import make_budget, make_pool, reorder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,14 +20,6 @@ from coordinator.core.allocation.seam import METHOD, allocate, certify
 from coordinator.core.allocation.setting import explore, make_setting
 from coordinator.core.allocation.utility import novelty_share, utilities
 from coordinator.core.campaign import Campaign
-
-_spec = importlib.util.spec_from_file_location(
-    "allocation_pools", Path(__file__).with_name("allocation_pools.py")
-)
-pools = importlib.util.module_from_spec(_spec)
-sys.modules["allocation_pools"] = pools
-_spec.loader.exec_module(pools)
-make_pool, make_budget, reorder = pools.make_pool, pools.make_budget, pools.reorder
 
 KEY = np.array([3, 5], dtype=np.uint64)
 

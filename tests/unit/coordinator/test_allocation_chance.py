@@ -1,12 +1,10 @@
 """Chance in the ranking: how it counts, where it counts, and what it leaves alone."""
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from allocation_pools import make_budget, make_pool, reorder
 
 from coordinator.core.allocation.chance import draw_key
 from coordinator.core.allocation.errors import AllocationError
@@ -14,14 +12,6 @@ from coordinator.core.allocation.policy import LEAST_COLDNESS, Policy, Switches
 from coordinator.core.allocation.seam import allocate
 from coordinator.core.allocation.setting import explore, make_setting
 from coordinator.core.allocation.utility import utilities
-
-_spec = importlib.util.spec_from_file_location(
-    "allocation_pools", Path(__file__).with_name("allocation_pools.py")
-)
-pools = importlib.util.module_from_spec(_spec)
-sys.modules["allocation_pools"] = pools
-_spec.loader.exec_module(pools)
-make_pool, make_budget, reorder = pools.make_pool, pools.make_budget, pools.reorder
 
 BARE = Switches(
     cells=False,

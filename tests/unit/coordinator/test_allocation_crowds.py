@@ -1,10 +1,8 @@
 """Where many rows are alike, a few stand for all of them, and little is lost by it."""
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import allocation_pools as pools
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,12 +16,6 @@ from coordinator.core.allocation.policy import Engine, Policy, Reason, Switches
 from coordinator.core.allocation.seam import allocate, certify
 from coordinator.core.allocation.terms import build_terms
 
-_spec = importlib.util.spec_from_file_location(
-    "allocation_pools", Path(__file__).with_name("allocation_pools.py")
-)
-pools = importlib.util.module_from_spec(_spec)
-sys.modules["allocation_pools"] = pools
-_spec.loader.exec_module(pools)
 make_budget = pools.make_budget
 
 FEW_KINDS = Switches(

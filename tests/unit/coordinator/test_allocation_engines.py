@@ -3,12 +3,11 @@
 import doctest
 import importlib
 import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from allocation_pools import make_budget, make_pool, reorder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -30,14 +29,6 @@ from coordinator.core.allocation.prices import LinearProblem
 from coordinator.core.allocation.seam import allocate, certify
 from coordinator.core.allocation.smoothed import DITHER, solve_relaxed
 from coordinator.core.allocation.thin import lowest_per_key
-
-_spec = importlib.util.spec_from_file_location(
-    "allocation_pools", Path(__file__).with_name("allocation_pools.py")
-)
-pools = importlib.util.module_from_spec(_spec)
-sys.modules["allocation_pools"] = pools
-_spec.loader.exec_module(pools)
-make_pool, make_budget = pools.make_pool, pools.make_budget
 
 WHOLE = Policy(switches=Switches(adapt=False, novelty=False, chance=False))
 """All parts at full weight, whatever the labels are, and nothing in the ranking by chance."""
@@ -254,7 +245,7 @@ def test_rows_that_fit_no_limit_are_neither_shared_out_nor_counted_in_the_bound(
 
 def test_costs_caps_and_floors_are_filled_alike_in_any_row_order():
     pool = make_pool(3000, sites=6, seed=5)
-    moved = pools.reorder(pool, np.random.default_rng(1).permutation(3000))
+    moved = reorder(pool, np.random.default_rng(1).permutation(3000))
     floors = np.full(5, 60)
     found = [
         run(p, make_budget(p, 400, class_floors=floors, site_capacity=np.full(6, 30)), Policy())

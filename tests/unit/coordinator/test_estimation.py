@@ -1,11 +1,9 @@
 """The live accuracy estimate is unbiased and its interval keeps its promise."""
 
 import doctest
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import allocation_pools
 import numpy as np
 import pytest
 
@@ -19,13 +17,6 @@ from coordinator.core.estimation import ExploreLabels, confidence_sequence, repo
 from coordinator.core.stability import ChangedLabels, compare_predictions, gain_interval
 from coordinator.core.stopping import CycleRecord, StopRule, advise
 from coordinator.core.trust import site_trust
-
-_spec = importlib.util.spec_from_file_location(
-    "allocation_pools", Path(__file__).with_name("allocation_pools.py")
-)
-allocation_pools = importlib.util.module_from_spec(_spec)
-sys.modules["allocation_pools"] = allocation_pools
-_spec.loader.exec_module(allocation_pools)
 
 SITES, CLASSES = 4, 3
 
