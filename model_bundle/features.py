@@ -28,6 +28,7 @@ from model_bundle.errors import FeatureInvalid
 FEATURES_VERSION = 1
 KINDS = ("text", "image", "series", "record")
 TEXT_CHARACTERS_MAX = 20_000
+WORD_WEIGHT_MAX = 8
 _WORD = re.compile(r"<[A-Z_]+_\d+>|\w+|[^\w\s]")
 _PLACEHOLDER = re.compile(r"<([A-Z_]+)_\d+>")
 _FNV_OFFSET = 0x811C9DC5
@@ -66,6 +67,8 @@ class FeatureSpec:
         tokens_max: text: hashed n-grams kept per sample.
         word_ngrams: text: longest run of words hashed together.
         char_ngrams: text: lengths of hashed character n-grams inside words; empty for none.
+        word_weight: text: times that words and runs of them count, 1 to 8; character n-grams, many
+            to a word, count once.
         height: image: rows after resizing.
         width: image: columns after resizing.
         channels: image: 1 or 3; series: number of channels.
@@ -88,6 +91,7 @@ class FeatureSpec:
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = (255.0,)
     columns: tuple[ColumnSpec, ...] = field(default=())
+    word_weight: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -96,10 +100,19 @@ class FeatureSpec:
             raise FeatureInvalid(
                 f"feature rules version {self.version} are not known here; update the software"
             )
+        if type(self.word_weight) is not int or not 1 <= self.word_weight <= WORD_WEIGHT_MAX:
+            raise FeatureInvalid(
+                f"word_weight must be 1 to {WORD_WEIGHT_MAX}, not {self.word_weight!r}"
+            )
 
     def to_mapping(self) -> dict[str, Any]:
-        """Returns the fields as JSON-ready values."""
+        """Returns the fields as JSON-ready values; `word_weight` only where it is set.
+
+        Older software refuses to read it.
+        """
         fields = dict(vars(self))
+        if self.word_weight == 1:
+            del fields["word_weight"]
         fields["columns"] = [dict(vars(column)) for column in self.columns]
         return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
@@ -160,6 +173,8 @@ def _text_buckets(text: str, spec: FeatureSpec) -> list[int]:
     tokens = list(words)
     for length in range(2, spec.word_ngrams + 1):
         tokens += [" ".join(words[i : i + length]) for i in range(len(words) - length + 1)]
+    if spec.word_weight > 1:
+        tokens = tokens[: spec.tokens_max // spec.word_weight] * spec.word_weight
     for length in spec.char_ngrams:
         for word in words:
             if len(word) > 2 and not word.startswith("<"):

@@ -144,7 +144,8 @@ def _feature_spec(config: DataConfig, table: Table) -> FeatureSpec:
         )
     if config.kind == "record":
         return FeatureSpec("record", columns=_columns(table))
-    return FeatureSpec("text")
+    # Words say more than the many character n-grams that each of them has.
+    return FeatureSpec("text", word_weight=2)
 
 
 def _columns(table: Table) -> tuple[ColumnSpec, ...]:

@@ -42,6 +42,16 @@ UNLABELLED: Mapping[str, Any] = {
 """Trainer settings with guessed classes, apart from the comparison with plain training."""
 STEADY: Mapping[str, Any] = {**LONG, "batch_size": 32, "input_noise": 0.6}
 """Trainer settings of the whole system: changed inputs, larger batches, twice the rounds."""
+STEADY_TEXT: Mapping[str, Any] = {
+    **STEADY,
+    "hidden_width": 512,
+    "embedding_width": 256,
+    "input_noise": 1.0,
+    "server_momentum": 0.8,
+}
+"""The same for texts: a wide head on many columns, held back by stronger changes."""
+TEXT_WIDTH = 400
+"""Columns of the layer that the sites learn for texts, which have many rare features."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +122,8 @@ class Entrant:
         strategy: of `perimeter-simulate strategies`, or the default policy by site.
         training: settings of the trainer that differ from the protocol's.
         start: who chooses the first labels: `random`, the same for all, or `policy`.
-        features: `frozen`, the protocol's, `native` or `learned` ones
-            (texts: always frozen).
+        features: `frozen`, the protocol's, `native` or `learned` ones, for all but texts.
+        text_features: `frozen` or `learned`, for texts.
         text_training: settings of the trainer for texts, where they are others.
     """
 
@@ -122,17 +132,32 @@ class Entrant:
     training: Mapping[str, Any] = field(default_factory=dict)
     start: str = "random"
     features: str = "frozen"
+    text_features: str = "frozen"
     text_training: Mapping[str, Any] | None = None
+
+    def features_of(self, subject: Subject) -> str:
+        """Which features it has on a data set."""
+        return self.text_features if subject.kind == "text" else self.features
+
+    def training_of(self, subject: Subject) -> Mapping[str, Any]:
+        """Its settings of the trainer on a data set."""
+        own = self.text_training
+        return self.training if own is None or subject.kind != "text" else own
 
 
 BEYOND = (
-    Entrant(WHOLE_SYSTEM, OURS, STEADY, "policy", "learned"),
+    Entrant(WHOLE_SYSTEM, OURS, STEADY, "policy", "learned", "learned", STEADY_TEXT),
     *(
         Entrant(f"{name}-steady", name, STEADY, features="learned")
         for name in (OURS, "margin-global", "badge-global", "random")
     ),
     Entrant(
-        "perimeter-guesses", OURS, {**UNLABELLED, "compare_plain": True}, "policy", "learned", LONG
+        "perimeter-guesses",
+        OURS,
+        {**UNLABELLED, "compare_plain": True},
+        "policy",
+        "learned",
+        text_training=LONG,
     ),
     Entrant("perimeter-learned", OURS, features="learned"),
     Entrant("random-learned", "random", features="learned"),
@@ -198,12 +223,13 @@ def configuration(cell: Cell, data: Path, entrant: Entrant | None = None) -> Sim
     """The simulator's configuration of a cell, with what an entrant changes of it."""
     subject, entrant = cell.subject, entrant or Entrant("random", "random")
     builtin = subject.file.startswith("builtin:")
+    features = entrant.features_of(subject)
     return SimulationConfig(
         data=DataConfig(
             path=subject.file if builtin else str(data / subject.file),
             kind=subject.kind,
-            features="frozen" if subject.kind == "text" else entrant.features,
-            width=subject.width,
+            features=features,
+            width=TEXT_WIDTH if (subject.kind, features) == ("text", "learned") else subject.width,
         ),
         federation=FederationConfig(
             partition="column" if subject.natural else "dirichlet",
@@ -213,14 +239,9 @@ def configuration(cell: Cell, data: Path, entrant: Entrant | None = None) -> Sim
         budget=BudgetConfig(
             initial=subject.labels, start=entrant.start, per_cycle=subject.labels, cycles=CYCLES
         ),
-        training=replace(TrainingConfig(), **_training(subject, entrant)),
+        training=replace(TrainingConfig(), **entrant.training_of(subject)),
         simulation=RunConfig(processes=1),
     )
-
-
-def _training(subject: Subject, entrant: Entrant) -> Mapping[str, Any]:
-    own = entrant.text_training
-    return entrant.training if own is None or subject.kind != "text" else own
 
 
 def _rivals() -> list[str]:

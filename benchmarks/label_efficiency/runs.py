@@ -81,7 +81,10 @@ def play_all(
     done = {(line["cell"], line["entrant"], line["seed"]) for line in read_lines(out)}
     left = [job for job in jobs if job.key not in done]
     began = time.monotonic()
-    for job in {(job.cell.subject.name, job.entrant.features): job for job in left}.values():
+    kinds = {
+        (job.cell.subject.name, job.entrant.features_of(job.cell.subject)): job for job in left
+    }
+    for job in kinds.values():
         prepare(job.cell, job.entrant, job.data, job.features)
     with (out / "runs.jsonl").open("a", encoding="utf-8") as file:
         if file.tell():

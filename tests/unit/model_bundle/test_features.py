@@ -21,6 +21,39 @@ def test_text_buckets_never_change_without_a_new_version() -> None:
     assert digest == "1bcb1bbc9fd449bd3d0547538738018659a48b07a04cc1fd1d2e3b3b48be902b"
 
 
+@pytest.mark.parametrize("weight", [2, 3])
+def test_words_count_as_often_as_asked(weight: int) -> None:
+    text = "the card, the red card"
+    once = np.bincount(extract([text], TEXT)["token_ids"][0], minlength=TEXT.buckets)
+    words = np.bincount(
+        extract([text], FeatureSpec("text", char_ngrams=()))["token_ids"][0], minlength=TEXT.buckets
+    )
+    more = np.bincount(
+        extract([text], FeatureSpec("text", word_weight=weight))["token_ids"][0],
+        minlength=TEXT.buckets,
+    )
+    np.testing.assert_array_equal(more, once + (weight - 1) * words)
+
+
+def test_a_long_text_keeps_the_weight_of_its_words() -> None:
+    spec = FeatureSpec("text", tokens_max=64, word_weight=2)
+    ids = extract([" ".join(f"w{n}" for n in range(200))], spec)["token_ids"][0]
+    assert len(ids) == 64
+    np.testing.assert_array_equal(ids[:32], ids[32:])
+
+
+def test_older_software_reads_features_without_a_word_weight() -> None:
+    assert "word_weight" not in TEXT.to_mapping()
+    weighted = FeatureSpec("text", word_weight=2)
+    assert FeatureSpec.from_mapping(weighted.to_mapping()) == weighted
+
+
+@pytest.mark.parametrize("weight", [0, 9, 2.0, True])
+def test_a_word_weight_outside_its_range_is_refused(weight: object) -> None:
+    with pytest.raises(FeatureInvalid, match="word_weight must be 1 to 8"):
+        FeatureSpec.from_mapping({"kind": "text", "word_weight": weight})
+
+
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=5))
 def test_any_text_becomes_buckets_in_range(texts: list[str]) -> None:
     ids = extract(texts, TEXT)["token_ids"]
