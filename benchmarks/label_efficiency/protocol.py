@@ -148,7 +148,14 @@ class Entrant:
 BEYOND = (
     Entrant(WHOLE_SYSTEM, OURS, STEADY, "policy", "learned", "learned", STEADY_TEXT),
     *(
-        Entrant(f"{name}-steady", name, STEADY, features="learned")
+        Entrant(
+            f"{name}-steady",
+            name,
+            STEADY,
+            features="learned",
+            text_features="learned",
+            text_training=STEADY_TEXT,
+        )
         for name in (OURS, "margin-global", "badge-global", "random")
     ),
     Entrant(

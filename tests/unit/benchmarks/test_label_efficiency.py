@@ -38,6 +38,39 @@ def test_both_leagues_hold_the_product_and_no_rival_is_left_out() -> None:
     assert rivals <= {*a, *b}
 
 
+def test_the_whole_system_learns_its_columns_on_every_kind_but_only_texts_get_many() -> None:
+    playing = {entrant.name: entrant for entrant in protocol.entrants()}
+    cells = {cell.subject.name: cell for cell in protocol.cells()}
+    system, random = playing[protocol.WHOLE_SYSTEM], playing["random"]
+    text = protocol.configuration(cells["banking77"], Path("data"), system)
+    image = protocol.configuration(cells["fashion_mnist"], Path("data"), system)
+    plain = protocol.configuration(cells["banking77"], Path("data"), random)
+    assert (text.data.features, text.data.width, text.training.hidden_width) == (
+        "learned",
+        400,
+        512,
+    )
+    assert (image.data.features, image.data.width, image.training.hidden_width) == (
+        "learned",
+        64,
+        128,
+    )
+    assert (plain.data.features, plain.data.width, plain.training.rounds) == ("frozen", 200, 40)
+    native = protocol.configuration(cells["banking77"], Path("data"), playing["random-native"])
+    assert native.data.features == "frozen"
+
+
+def test_rivals_with_the_systems_training_differ_from_it_in_the_choice_alone() -> None:
+    playing = {entrant.name: entrant for entrant in protocol.entrants()}
+    system = playing[protocol.WHOLE_SYSTEM]
+    for cell in protocol.cells():
+        wanted = protocol.configuration(cell, Path("data"), system)
+        for name in ("perimeter-steady", "margin-global-steady", "badge-global-steady"):
+            found = protocol.configuration(cell, Path("data"), playing[name])
+            assert (found.data, found.training) == (wanted.data, wanted.training)
+            assert (found.budget.start, wanted.budget.start) == ("random", "policy")
+
+
 def test_labels_are_read_off_where_a_curve_crosses_randoms_last_accuracy() -> None:
     found = figures.Results([line("random", 0, 0.5, 0.6, 0.7), line("good", 0, 0.5, 0.9, 0.9)])
     assert figures.label_ratio(found, "c", "good") == pytest.approx(0.5)
