@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from federation import checkpoint, frames, onnx_engine, run_files, survey_run
 from federation.aggregation import ServerState
 from federation.checkpoint import RoundState
+from federation.courier import Transport
 from federation.errors import CheckpointInvalid, FederationError, RequestInvalid
 from federation.networks import Arrays, initial_arrays
 from federation.requests import RoundSettings, TrainingRequest
 from federation.round_loop import (
     RunPlan,
-    Transport,
     ask_reports,
     learns_from_pool,
     plain_plan,

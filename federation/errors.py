@@ -6,6 +6,7 @@ FederationError
 ├── NetworkInvalid        arrays and network do not fit each other
 ├── ReplyRefused          a trainer would return something that may not leave the site
 ├── FrameInvalid          bytes on the trainer's socket are not a message
+├── LayerUnknown          a message leaves out a layer that this site does not hold (retry: with it)
 ├── TrainerUnavailable    the site's trainer does not answer (retry: yes)
 ├── QuorumMissed          too few usable replies in a round (retry: yes)
 ├── CheckpointInvalid     a round file is damaged or belongs to another run
@@ -45,6 +46,12 @@ class ReplyRefused(FederationError):
 
 class FrameInvalid(FederationError):
     """Bytes on the trainer's socket are not a message of this version."""
+
+
+class LayerUnknown(FederationError):
+    """A command names a fixed layer that the site does not hold; send it with the layer."""
+
+    retry = True
 
 
 class TrainerUnavailable(FederationError):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from federation import survey_stages as stages
 from federation.fixed_columns import fixed_width
-from federation.networks import Arrays, NetworkSpec, feature_names, parameter_layout
+from federation.networks import Arrays, NetworkSpec, fixed_arrays, parameter_layout
 from federation.statistics import GroupSums, next_code_book
 from federation.survey_stages import Ask, SurveySums
 
@@ -85,7 +85,7 @@ def fit_cells(
     """
     rng = np.random.default_rng([seed, 6])
     cells = _first_centres(rng, count, fixed_width(spec))
-    layer = {name: arrays[name] for name in feature_names(spec)}
+    layer = fixed_arrays(arrays, spec)
     for _ in range(CELL_STEPS):
         total = added(ask(stages.CELLS, {**layer, stages.CELLS: cells}))
         if total is None or not total.counts.any():

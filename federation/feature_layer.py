@@ -11,7 +11,6 @@ parameters as they came.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Protocol
 
@@ -26,8 +25,9 @@ from federation.networks import (
     Arrays,
     NetworkSpec,
     check_arrays,
-    feature_names,
+    fixed_arrays,
     head_spec,
+    layer_digest,
     trained_arrays,
 )
 from federation.statistics import Floats
@@ -86,7 +86,7 @@ def encoded(
     """Returns the same examples as input of `head_spec`: their features, float32[n, width]."""
     if not len(examples):
         return examples
-    fixed = {name: arrays[name] for name in feature_names(spec)}
+    fixed = fixed_arrays(arrays, spec)
     x = torch_engine.input_tensor(spec, examples.inputs, device)
     rows = torch_engine.features(spec, torch_engine.to_parameters(fixed, device), x)
     return replace(examples, inputs={INPUT_NAMES["encoder"]: rows.cpu().numpy()})
@@ -109,7 +109,7 @@ class FeatureTrainer:
         self._data, self._thread_count = data, thread_count
         self._device = torch_engine.choose_device(device)
         torch_engine.reproducible(self._device, thread_count=thread_count)
-        self._kept: tuple[bytes, Trainer] | None = None
+        self._kept: tuple[str, Trainer] | None = None
 
     @property
     def example_count(self) -> int:
@@ -155,7 +155,7 @@ class FeatureTrainer:
     def _head(self, arrays: Arrays) -> Trainer:
         """The trainer on the features of this layer, which are computed once."""
         check_arrays(arrays, self.spec)
-        digest = _digest(arrays, self.spec)
+        digest = layer_digest(arrays, self.spec)
         if self._kept is None or self._kept[0] != digest:
             splits = (self._data.train, self._data.test, self._data.unlabelled)
             rows = SiteData(*(encoded(self.spec, arrays, s, self._device) for s in splits))
@@ -167,10 +167,3 @@ class FeatureTrainer:
             )
             self._kept = digest, head
         return self._kept[1]
-
-
-def _digest(arrays: Arrays, spec: NetworkSpec) -> bytes:
-    found = hashlib.sha256()
-    for name in feature_names(spec):
-        found.update(arrays[name].tobytes())
-    return found.digest()

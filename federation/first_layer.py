@@ -19,6 +19,7 @@ from typing import Any
 
 from federation import frames, run_files
 from federation.central import await_sites, plan_of
+from federation.courier import Transport
 from federation.errors import CheckpointInvalid, FrameInvalid, QuorumMissed
 from federation.feature_fit import CELL_STEPS, exchange_count, fit_cells, fit_features
 from federation.fixed_columns import fixed_width, is_fitted
@@ -26,11 +27,12 @@ from federation.networks import (
     Arrays,
     NetworkSpec,
     feature_names,
+    fixed_arrays,
     initial_arrays,
     parameter_layout,
 )
 from federation.requests import TrainingRequest
-from federation.round_loop import RunPlan, Transport, quorum
+from federation.round_loop import RunPlan, quorum
 from federation.statistics import Floats
 from federation.survey_run import Survey
 from federation.survey_stages import CELLS, Ask
@@ -95,7 +97,7 @@ def _fits(request: TrainingRequest, ask: Ask) -> Iterator[FirstFit]:
         arrays = fit_features(spec, arrays, ask, request.seed)
         if not is_fitted(arrays, spec):
             return
-        layer = {name: arrays[name] for name in feature_names(spec)}
+        layer = fixed_arrays(arrays, spec)
         yield FirstFit(layer)
     if request.first_cell_count:
         yield FirstFit(layer, fit_cells(spec, arrays, ask, request.first_cell_count, request.seed))

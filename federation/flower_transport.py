@@ -11,8 +11,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from federation.client_app import FRAME, RECORD
+from federation.courier import Replies
 from federation.errors import RequestInvalid
-from federation.round_loop import Replies
 
 REGISTERED_NAME = "registered.json"
 POLL_SECONDS = 0.2

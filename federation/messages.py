@@ -3,21 +3,32 @@
 `train` brings parameters and settings and takes back parameters; `assess` brings a finished model
 and takes back counts and sums; `survey` asks for sums that a layer of features is fitted from.
 Replies have exactly the keys written here: an unknown or missing key is refused on both sides.
+
+A layer that nobody trains (`networks.feature_names`) travels to a site once in a run: later
+commands name it by its digest, and updates leave it out. Sites update after their coordinator, so
+that a centre reads both forms of an update and a site need only write this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.errors import FrameInvalid
+from federation.errors import FrameInvalid, LayerUnknown
 from federation.frames import Frame
 from federation.local_settings import LocalSettings
-from federation.networks import Arrays, NetworkSpec, parameter_layout
+from federation.networks import (
+    Arrays,
+    NetworkSpec,
+    feature_names,
+    layer_digest,
+    parameter_layout,
+    trained_arrays,
+)
 from federation.statistics import RELIABILITY_BINS, TEMPERATURES, Calibration, GroupSums
 from federation.survey_stages import (
     CELLS_MAX,
@@ -94,32 +105,47 @@ class ReportReply:
     example_count: int
 
 
-def command_frame(command: Command) -> Frame:
-    """Returns the frame of a command."""
-    fields = {
+def command_frame(command: Command, *, with_layer: bool = True) -> Frame:
+    """Returns the frame of a command.
+
+    Args:
+        command: What is asked.
+        with_layer: False names a fixed layer by its digest, for sites that hold it.
+    """
+    fields: dict[str, Any] = {
         "campaign_id": command.campaign_id,
         "run_key": command.run_key,
         "network": command.spec.to_mapping(),
         "local": command.local.to_mapping(),
         "seed": command.seed,
     }
-    arrays: dict[str, NDArray[Any]] = {PARAMETER + n: a for n, a in command.arrays.items()}
-    arrays |= {TEACHER + n: a for n, a in command.teacher.items()}
+    own, teacher = command.arrays, command.teacher
+    if not with_layer:
+        fields["layer"] = layer_digest(own, command.spec)
+        own, teacher = trained_arrays(own, command.spec), trained_arrays(teacher, command.spec)
+    arrays: dict[str, NDArray[Any]] = {PARAMETER + n: a for n, a in own.items()}
+    arrays |= {TEACHER + n: a for n, a in teacher.items()}
     return Frame(command.kind, fields, {**arrays, CODE_BOOK: command.code_book})
 
 
-def read_command(frame: Frame) -> Command:
+def read_command(frame: Frame, layers: Mapping[str, Arrays] | None = None) -> Command:
     """Reads a command at the site.
+
+    Args:
+        frame: What came.
+        layers: Fixed layers that the site holds, by digest.
 
     Raises:
         FrameInvalid: It is no command, or a key is unknown or missing.
+        LayerUnknown: It names a fixed layer that the site does not hold.
         RequestInvalid: A setting is out of range.
     """
     expected = {"campaign_id", "run_key", "network", "local", "seed"}
-    if frame.kind not in (TRAIN, ASSESS) or set(frame.fields) != expected:
+    if frame.kind not in (TRAIN, ASSESS) or set(frame.fields) - {"layer"} != expected:
         raise FrameInvalid(f"the trainer takes train and assess with known keys, not {frame.kind}")
     spec = NetworkSpec.from_mapping(frame.fields["network"])
-    layout = parameter_layout(spec)
+    layer = _layer(frame, layers or {})
+    layout = set(parameter_layout(spec)) - set(layer)
     names = {PARAMETER + name for name in layout} | {CODE_BOOK}
     if set(frame.arrays) not in (names, names | {TEACHER + name for name in layout}):
         raise FrameInvalid("the command's arrays are not the network's parameters and a code book")
@@ -130,9 +156,9 @@ def read_command(frame: Frame) -> Command:
         spec,
         LocalSettings.from_mapping(frame.fields["local"]),
         _count(frame.fields["seed"]),
-        _parameters(frame.arrays),
+        layer | _parameters(frame.arrays),
         _shaped(frame.arrays, CODE_BOOK, "<f4", (None, spec.embedding_width)),
-        _parameters(frame.arrays, TEACHER),
+        layer | teacher if (teacher := _parameters(frame.arrays, TEACHER)) else {},
     )
 
 
@@ -212,9 +238,10 @@ def read_sums(frame: Frame, layout: SumsLayout) -> SurveySums:
     )
 
 
-def update_frame(reply: UpdateReply) -> Frame:
-    """Returns the frame of an update: parameters, one count, one loss, cell sums, class table."""
-    arrays: dict[str, NDArray[Any]] = {PARAMETER + n: a for n, a in reply.arrays.items()}
+def update_frame(reply: UpdateReply, spec: NetworkSpec) -> Frame:
+    """Returns the frame of an update: what was trained, a count, a loss, and sums."""
+    own = trained_arrays(reply.arrays, spec)
+    arrays: dict[str, NDArray[Any]] = {PARAMETER + n: a for n, a in own.items()}
     arrays |= {
         "cell_counts": reply.cells.counts,
         "cell_sums": reply.cells.sums,
@@ -227,19 +254,18 @@ def update_frame(reply: UpdateReply) -> Frame:
 def read_update(frame: Frame, spec: NetworkSpec, cell_count: int) -> UpdateReply:
     """Reads an update at the centre; values are judged by `screening`.
 
+    Older sites send a fixed layer back, which is left out here.
+
     Raises:
         FrameInvalid: Keys, shapes or dtypes are not the known ones.
     """
-    names = {PARAMETER + name for name in parameter_layout(spec)}
-    _known(
-        frame,
-        UPDATE,
-        {"example_count", "loss"},
-        {"cell_counts", "cell_sums", "class_table"} | names,
-    )
-    arrays = frame.arrays
-    for name, shape in parameter_layout(spec).items():
-        _shaped(arrays, PARAMETER + name, "<f4", shape)
+    back = {PARAMETER + name for name in feature_names(spec)}
+    arrays = {name: array for name, array in frame.arrays.items() if name not in back}
+    layout = {PARAMETER + n: s for n, s in parameter_layout(spec).items()}
+    names = {"cell_counts", "cell_sums", "class_table"} | (set(layout) - back)
+    _known(replace(frame, arrays=arrays), UPDATE, {"example_count", "loss"}, names)
+    for name in set(layout) - back:
+        _shaped(arrays, name, "<f4", layout[name])
     return UpdateReply(
         _parameters(arrays),
         _count(frame.fields["example_count"]),
@@ -305,6 +331,15 @@ def _known(frame: Frame, kind: str, fields: set[str], arrays: set[str]) -> None:
         raise FrameInvalid(f"the site's trainer refused: {reason}")
     if frame.kind != kind or set(frame.fields) != fields or set(frame.arrays) != arrays:
         raise FrameInvalid(f"the reply is not a {kind} with the known keys")
+
+
+def _layer(frame: Frame, layers: Mapping[str, Arrays]) -> Arrays:
+    if "layer" not in frame.fields:
+        return {}
+    try:
+        return layers[str(frame.fields["layer"])]
+    except KeyError:
+        raise LayerUnknown("the command names a layer that this site does not hold") from None
 
 
 def _campaign(value: Any) -> str:

@@ -26,6 +26,7 @@ what is worth a label, and the embedding; `logits` stay those of the served head
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -314,6 +315,19 @@ def feature_names(spec: NetworkSpec) -> tuple[str, ...]:
     ('tokens.weight',)
     """
     return FEATURE_NAMES[spec.family] if spec.unsupervised_width else ()
+
+
+def fixed_arrays(arrays: Mapping[str, NDArray[np.float32]], spec: NetworkSpec) -> Arrays:
+    """Returns the parameters of `feature_names`; those of the layer that nobody trains."""
+    return {name: arrays[name] for name in feature_names(spec)}
+
+
+def layer_digest(arrays: Mapping[str, NDArray[np.float32]], spec: NetworkSpec) -> str:
+    """Returns the SHA-256 of the fixed layer's bytes in network order, 64 hex digits."""
+    found = hashlib.sha256()
+    for array in fixed_arrays(arrays, spec).values():
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def head_spec(spec: NetworkSpec) -> NetworkSpec:

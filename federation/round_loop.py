@@ -14,16 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from federation import frames, messages
+from federation import messages
 from federation.aggregation import AggregationSettings, ServerState, Update, aggregate
 from federation.checkpoint import RoundState
+from federation.courier import Courier, Transport
 from federation.errors import QuorumMissed
 from federation.local_settings import LocalSettings
-from federation.networks import Arrays, NetworkSpec, feature_names, trained_arrays
+from federation.networks import Arrays, NetworkSpec, fixed_arrays, trained_arrays
 from federation.reply_rules import update_norm
 from federation.requests import RoundSettings
 from federation.screening import (
@@ -38,26 +39,6 @@ from federation.statistics import GroupSums, accuracy, next_code_book
 RAMP_START = 0.2
 RAMP_LENGTH = 0.25
 AfterRound = Callable[[RoundState, Mapping[str, Any]], RoundState]
-
-
-class Transport(Protocol):
-    """Carries frames to sites and back."""
-
-    def sites(self) -> list[str]:
-        """Sites that are online now, in name order."""
-        ...
-
-    def exchange(self, frame: bytes, sites: list[str], *, timeout_seconds: float) -> Replies:
-        """Sends one frame to all sites; returns answers and, per silent site, the reason."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Replies:
-    """Frames of the sites that answered in time, and the reason for each that did not."""
-
-    frames: Mapping[str, bytes]
-    silent: Mapping[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +63,9 @@ def run_rounds(
     Raises:
         QuorumMissed: A round had no quorum in all its attempts; finished rounds are kept.
     """
+    courier = Courier(transport, timeout_seconds=plan.rounds.round_timeout_seconds)
     while state.round_number < plan.rounds.rounds:
-        verdict, silent = _answered(plan, transport, state)
+        verdict, silent = _answered(plan, transport, courier, state)
         following, facts = next_state(plan, state, verdict)
         facts["silent"] = dict(silent)
         state = after_round(following, facts)
@@ -99,7 +81,7 @@ def next_state(
     them: a weighted mean would let them drift by rounding, and noise would move them.
     """
     number = state.round_number + 1
-    fixed = {name: state.arrays[name] for name in feature_names(plan.spec)}
+    fixed = fixed_arrays(state.arrays, plan.spec)
     start = trained_arrays(state.arrays, plan.spec)
     weighted = _weighted(verdict.updates, plan.rounds.weight_power)
     updates = _clipped(start, weighted, plan.rounds.update_clip_norm)
@@ -130,12 +112,11 @@ def ask_reports(
     Raises:
         QuorumMissed: Too few sites answered usably in all attempts.
     """
-    frame = _frame(plan, state, messages.ASSESS)
+    command = _command(plan, state, messages.ASSESS)
+    courier = Courier(transport, timeout_seconds=plan.rounds.round_timeout_seconds)
     for _ in range(plan.rounds.round_attempts):
         sites = transport.sites()
-        replies = transport.exchange(
-            frame, sites, timeout_seconds=plan.rounds.round_timeout_seconds
-        )
+        replies = courier.ask(command, sites)
         verdict = screen_reports(replies.frames, _screening(plan, state))
         if len(verdict.reports) >= quorum(plan.rounds, len(sites)):
             return verdict, replies.silent
@@ -206,14 +187,12 @@ def sum_groups(groups: list[GroupSums]) -> GroupSums | None:
 
 
 def _answered(
-    plan: RunPlan, transport: Transport, state: RoundState
+    plan: RunPlan, transport: Transport, courier: Courier, state: RoundState
 ) -> tuple[UpdateVerdict, Mapping[str, str]]:
-    frame = _frame(plan, state, messages.TRAIN)
+    command = _command(plan, state, messages.TRAIN)
     for _ in range(plan.rounds.round_attempts):
         sites = transport.sites()
-        replies = transport.exchange(
-            frame, sites, timeout_seconds=plan.rounds.round_timeout_seconds
-        )
+        replies = courier.ask(command, sites)
         verdict = screen_updates(state.arrays, replies.frames, _screening(plan, state))
         empty = [s for s, reason in verdict.refused.items() if "no labelled examples" in reason]
         if len(verdict.updates) >= quorum(plan.rounds, len(sites) - len(empty)):
@@ -228,10 +207,10 @@ def _missed(what: str, refused: Mapping[str, str], silent: Mapping[str, str]) ->
     return QuorumMissed(f"{what} had no quorum ({reasons or 'no site is online'})")
 
 
-def _frame(plan: RunPlan, state: RoundState, kind: str) -> bytes:
+def _command(plan: RunPlan, state: RoundState, kind: str) -> messages.Command:
     local = local_of(plan, state.round_number)
     guesses = kind == messages.TRAIN and local.unlabelled_weight
-    command = messages.Command(
+    return messages.Command(
         kind,
         plan.campaign_id,
         plan.run_key,
@@ -242,7 +221,6 @@ def _frame(plan: RunPlan, state: RoundState, kind: str) -> bytes:
         state.code_book,
         state.server.average if guesses else {},
     )
-    return frames.encode(messages.command_frame(command))
 
 
 def _screening(plan: RunPlan, state: RoundState) -> Screening:

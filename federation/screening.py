@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from federation import frames
 from federation.aggregation import Update
 from federation.errors import FederationError, FrameInvalid, ReplyRefused
 from federation.messages import ReportReply, UpdateReply, read_report, read_sums, read_update
-from federation.networks import Arrays, NetworkSpec, trained_arrays
+from federation.networks import Arrays, NetworkSpec, fixed_arrays, trained_arrays
 from federation.reply_rules import check_report, check_survey, check_update, update_norm
 from federation.survey_stages import Question, SurveySums, sums_layout
 
@@ -75,9 +75,11 @@ def screen_updates(
         raw: Frame of each site that answered.
         expected: What the round expects.
     """
+    fixed = fixed_arrays(incoming, expected.spec)
 
     def read(frame: frames.Frame) -> UpdateReply:
         reply = read_update(frame, expected.spec, expected.cell_count)
+        reply = replace(reply, arrays=fixed | reply.arrays)
         check_update(incoming, reply, expected.spec, expected.group_count_min)
         if not reply.example_count:
             raise ReplyRefused("the site has no labelled examples")

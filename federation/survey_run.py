@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from federation import frames, messages, run_files
 from federation.checkpoint import RoundState
+from federation.courier import Transport
 from federation.errors import QuorumMissed
 from federation.feature_fit import fit_features
 from federation.fixed_columns import is_fitted
-from federation.networks import feature_names, initial_arrays
-from federation.round_loop import RunPlan, Transport, quorum
+from federation.networks import fixed_arrays, initial_arrays
+from federation.round_loop import RunPlan, quorum
 from federation.screening import norm_limit, screen_sums
 from federation.survey_stages import Question, SurveySums
 
@@ -60,7 +61,7 @@ def surveyed(
     if not is_fitted(arrays, spec):
         _log.warning("too few samples at the sites: the layer of features stays a seeded one")
         return start
-    fitted = {name: arrays[name] for name in feature_names(spec)}
+    fitted = fixed_arrays(arrays, spec)
     return replace(start, arrays=initial_arrays(spec, seed=plan.seed) | fitted)
 
 

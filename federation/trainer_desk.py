@@ -17,7 +17,7 @@ from federation import frames, messages, survey
 from federation.dataset import SiteData
 from federation.errors import FederationError
 from federation.feature_layer import Trainer, make_trainer
-from federation.networks import NetworkSpec
+from federation.networks import Arrays, NetworkSpec, fixed_arrays, layer_digest
 from federation.reply_rules import check_report, check_survey, check_update
 from federation.statistics import GroupSums
 from federation.survey_stages import SAMPLES_MIN, no_sums, sums_layout
@@ -25,6 +25,8 @@ from federation.training import SiteReport, SiteUpdate, TrainTask
 
 LoadExamples = Callable[[bytes, NetworkSpec], SiteData]
 StoreStamp = Callable[[], object]
+LAYERS_MAX = 4
+"""Fixed layers that a trainer holds, the latest ones."""
 _log = logging.getLogger(__name__)
 
 
@@ -71,6 +73,7 @@ class TrainerDesk:
         self._load, self._stamp = load, stamp
         self._limits = limits or DeskLimits()
         self._warm: dict[str, _Warm] = {}
+        self._layers: dict[str, Arrays] = {}
 
     def handle(self, raw: bytes) -> bytes:
         """Answers one frame. A failure becomes a refusal that names its kind and no data."""
@@ -78,7 +81,7 @@ class TrainerDesk:
             frame = frames.decode(raw)
             if frame.kind == messages.SURVEY:
                 return frames.encode(self._survey(messages.read_survey(frame)))
-            return frames.encode(self._answer(messages.read_command(frame)))
+            return frames.encode(self._answer(self._read(frame)))
         except FederationError as error:
             _log.warning("refused a command: %s", error)
             return frames.encode(messages.refused_frame(error))
@@ -86,6 +89,16 @@ class TrainerDesk:
             # A bad command, or a full GPU, must not end a process that other runs count on.
             _log.exception("a command failed")
             return frames.encode(messages.refused_frame(error))
+
+    def _read(self, frame: frames.Frame) -> messages.Command:
+        """Reads a command; a fixed layer stays here, so that it need not come again."""
+        command = messages.read_command(frame, self._layers)
+        layer = fixed_arrays(command.arrays, command.spec)
+        if layer and "layer" not in frame.fields:
+            self._layers[layer_digest(layer, command.spec)] = layer
+            while len(self._layers) > LAYERS_MAX:
+                del self._layers[next(iter(self._layers))]
+        return command
 
     def _answer(self, command: messages.Command) -> frames.Frame:
         trainer = self._opened(command).trainer
@@ -100,7 +113,7 @@ class TrainerDesk:
         task = TrainTask(command.seed, command.code_book, teacher=command.teacher)
         update = _update(trainer.train(command.arrays, command.local, task), command)
         check_update(command.arrays, update, command.spec, count_min)
-        return messages.update_frame(update)
+        return messages.update_frame(update, command.spec)
 
     def _survey(self, command: messages.SurveyCommand) -> frames.Frame:
         spec, asked = command.spec, command.question

@@ -273,7 +273,7 @@ def test_a_head_that_leaps_is_refused_however_large_the_layer_is() -> None:
     raw = {
         site: frames.encode(
             messages.update_frame(
-                messages.UpdateReply(arrays, 5, 0.5, none, np.zeros((3, 10), np.int64))
+                messages.UpdateReply(arrays, 5, 0.5, none, np.zeros((3, 10), np.int64)), SPEC
             )
         )
         for site, arrays in replies.items()
@@ -314,12 +314,10 @@ def test_a_run_trains_the_head_and_the_device_scores_with_all_of_it(
         frame = frames.decode(handles["east"](raw))
         if frame.kind != messages.UPDATE:
             return frames.encode(frame)
+        assert not any(messages.PARAMETER + name in frame.arrays for name in feature_names(spec))
         changed = {
-            name: array + np.float32(0.3)
-            for name, array in frame.arrays.items()
-            if name.removeprefix(messages.PARAMETER) in feature_names(spec)
+            messages.PARAMETER + name: last[name] + np.float32(0.3) for name in feature_names(spec)
         }
-        assert len(changed) == 4
         return frames.encode(dataclasses.replace(frame, arrays={**frame.arrays, **changed}))
 
     hostile = make_request("hostile", network=LAYER)

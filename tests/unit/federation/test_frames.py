@@ -126,7 +126,7 @@ def test_objects_cannot_travel() -> None:
 
 
 def test_a_reply_with_an_unknown_key_is_refused() -> None:
-    good = messages.update_frame(update())
+    good = messages.update_frame(update(), SPEC)
     messages.read_update(good, SPEC, 2)
     more_fields = Frame(good.kind, {**good.fields, "patient": 1}, good.arrays)
     more_arrays = Frame(good.kind, good.fields, {**good.arrays, "embedding": np.zeros(1, "f4")})
@@ -138,7 +138,7 @@ def test_a_reply_with_an_unknown_key_is_refused() -> None:
 
 @pytest.mark.parametrize("count", [-1, 1.5, True, "5", None, 1 << 60])
 def test_a_count_that_is_no_count_is_refused(count: object) -> None:
-    good = messages.update_frame(update())
+    good = messages.update_frame(update(), SPEC)
     with pytest.raises(FrameInvalid, match="count"):
         messages.read_update(
             Frame(good.kind, {**good.fields, "example_count": count}, good.arrays), SPEC, 2
@@ -146,7 +146,7 @@ def test_a_count_that_is_no_count_is_refused(count: object) -> None:
 
 
 def test_a_reply_of_another_shape_is_refused() -> None:
-    good = messages.update_frame(update())
+    good = messages.update_frame(update(), SPEC)
     with pytest.raises(FrameInvalid, match="cell_counts"):
         messages.read_update(good, SPEC, 3)
 

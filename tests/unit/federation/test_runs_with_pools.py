@@ -14,11 +14,12 @@ import pytest
 from federation import central, checkpoint
 from federation.central import Assessment, better
 from federation.checkpoint import RoundState
+from federation.courier import Replies
 from federation.dataset import SiteData, unlabelled_examples
 from federation.in_process import desk_for, simulate, transport_for
 from federation.publish import publish
 from federation.requests import TrainingRequest
-from federation.round_loop import Replies, plain_plan, run_rounds
+from federation.round_loop import plain_plan, run_rounds
 from model_bundle.manifest import unpack
 
 pytestmark = pytest.mark.federation
