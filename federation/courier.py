@@ -11,6 +11,7 @@ command: both are asked again with the layer, in the same round.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,23 +57,26 @@ class Courier:
         self._holders: set[str] = set()
         self._older: set[str] = set()
 
+    def sites(self) -> list[str]:
+        """Sites that are online now, in name order."""
+        return self._transport.sites()
+
     def ask(self, command: messages.Command, sites: list[str]) -> Replies:
         """Sends a command to all sites and returns their answers."""
         if not feature_names(command.spec):
             return self._exchange(command, sites, with_layer=True)
         # One frame for all: two, one after the other, would make the round wait twice.
-        spared = sites if self._holders.issuperset(sites) else []
+        spared = self._holders.issuperset(sites)
         replies = self._exchange(command, sites, with_layer=not spared)
-        refusals = {site: _refusal(raw) for site, raw in replies.frames.items()}
-        lacking = [site for site in spared if refusals.get(site) in _LACKING]
-        self._older |= {site for site in lacking if refusals[site] == _OLDER}
-        if lacking:
-            again = self._exchange(command, lacking, with_layer=True)
-            answered = {s: raw for s, raw in replies.frames.items() if s not in lacking}
+        lacks = _lacks(replies)
+        if spared and lacks:
+            self._older |= {site for site, reason in lacks.items() if reason == _OLDER}
+            again = self._exchange(command, sorted(lacks), with_layer=True)
+            answered = {s: raw for s, raw in replies.frames.items() if s not in lacks}
             replies = Replies({**answered, **again.frames}, {**replies.silent, **again.silent})
+            lacks = _lacks(again)
         # Whoever refuses for another reason has read the command, and holds its layer.
-        held = {site for site, raw in replies.frames.items() if _refusal(raw) not in _LACKING}
-        self._holders = (self._holders | held) - self._older
+        self._holders = (self._holders | (set(replies.frames) - set(lacks))) - self._older
         return replies
 
     def _exchange(
@@ -82,10 +86,12 @@ class Courier:
         return self._transport.exchange(frame, sites, timeout_seconds=self._timeout)
 
 
-def _refusal(raw: bytes) -> str:
-    """Returns the kind of error behind a refusal; nothing for any other answer."""
-    try:
-        reply = frames.decode(raw)
-    except FrameInvalid:
-        return ""
-    return str(reply.fields.get("reason", "")) if reply.kind == messages.REFUSED else ""
+def _lacks(replies: Replies) -> dict[str, str]:
+    """Returns the sites that did not get to the command itself, with the reason that they gave."""
+    found = {}
+    for site, raw in replies.frames.items():
+        with contextlib.suppress(FrameInvalid):
+            reason = messages.refusal_of(frames.decode(raw))
+            if reason in _LACKING:
+                found[site] = reason
+    return found

@@ -325,9 +325,16 @@ def refused_frame(error: Exception) -> Frame:
     return Frame(REFUSED, {"reason": type(error).__name__[:REASON_CHARACTERS_MAX]})
 
 
+def refusal_of(frame: Frame) -> str | None:
+    """Returns the reason of a refusal, as `refused_frame` gave it; None for any other frame."""
+    if frame.kind != REFUSED:
+        return None
+    return str(frame.fields.get("reason", ""))[:REASON_CHARACTERS_MAX]
+
+
 def _known(frame: Frame, kind: str, fields: set[str], arrays: set[str]) -> None:
-    if frame.kind == REFUSED:
-        reason = str(frame.fields.get("reason", ""))[:REASON_CHARACTERS_MAX]
+    reason = refusal_of(frame)
+    if reason is not None:
         raise FrameInvalid(f"the site's trainer refused: {reason}")
     if frame.kind != kind or set(frame.fields) != fields or set(frame.arrays) != arrays:
         raise FrameInvalid(f"the reply is not a {kind} with the known keys")

@@ -65,7 +65,7 @@ def run_rounds(
     """
     courier = Courier(transport, timeout_seconds=plan.rounds.round_timeout_seconds)
     while state.round_number < plan.rounds.rounds:
-        verdict, silent = _answered(plan, transport, courier, state)
+        verdict, silent = _answered(plan, courier, state)
         following, facts = next_state(plan, state, verdict)
         facts["silent"] = dict(silent)
         state = after_round(following, facts)
@@ -115,7 +115,7 @@ def ask_reports(
     command = _command(plan, state, messages.ASSESS)
     courier = Courier(transport, timeout_seconds=plan.rounds.round_timeout_seconds)
     for _ in range(plan.rounds.round_attempts):
-        sites = transport.sites()
+        sites = courier.sites()
         replies = courier.ask(command, sites)
         verdict = screen_reports(replies.frames, _screening(plan, state))
         if len(verdict.reports) >= quorum(plan.rounds, len(sites)):
@@ -187,11 +187,11 @@ def sum_groups(groups: list[GroupSums]) -> GroupSums | None:
 
 
 def _answered(
-    plan: RunPlan, transport: Transport, courier: Courier, state: RoundState
+    plan: RunPlan, courier: Courier, state: RoundState
 ) -> tuple[UpdateVerdict, Mapping[str, str]]:
     command = _command(plan, state, messages.TRAIN)
     for _ in range(plan.rounds.round_attempts):
-        sites = transport.sites()
+        sites = courier.sites()
         replies = courier.ask(command, sites)
         verdict = screen_updates(state.arrays, replies.frames, _screening(plan, state))
         empty = [s for s, reason in verdict.refused.items() if "no labelled examples" in reason]
