@@ -25,6 +25,8 @@ SPLITS = ("train", "test")
 IMAGE_PIXELS_MAX = 64_000_000
 UNKNOWN_CLASS = -1
 """Class index of a sample that nobody has labelled."""
+VIEWS = "views"
+"""Name of moved copies among an example's inputs: float32[n, copies, width] of features."""
 CALIBRATION_PARTS = 2
 """Every second test example (by a hash of its id) fits the temperature, the others measure it."""
 
@@ -62,7 +64,7 @@ class Examples:
     """Examples of one split as model input.
 
     Attributes:
-        inputs: Named arrays of `model_bundle.features.extract`, n rows each.
+        inputs: Named arrays of `model_bundle.features.extract`, n rows each, and `VIEWS`, if any.
         classes: int64[n], class indices; `UNKNOWN_CLASS` throughout in unlabelled examples.
         calibration: bool[n], true where an example fits the temperature (test split only).
     """

@@ -5,8 +5,9 @@
 
 The features of a site's samples depend on the fixed parameters alone. They are computed once for a
 layer; a `SiteTrainer` of the family `encoder` then learns and measures on them, so that all it does
-for frozen features (dense steps, guessed classes, noise) holds here too. Updates carry the fixed
-parameters as they came.
+for frozen features (dense steps, guessed classes, noise) holds here too. Images may also be seen
+moved a little, a few times each: such copies go through the layer once, too, and rounds take turns
+with them. Updates carry the fixed parameters as they came.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Protocol
 
 import torch
 
-from federation import torch_engine
-from federation.dataset import Examples, SiteData
+from federation import torch_engine, views
+from federation.dataset import VIEWS, Examples, SiteData
 from federation.errors import RequestInvalid
-from federation.local_settings import LocalSettings
+from federation.local_settings import LocalSettings, check_views
 from federation.networks import (
     INPUT_NAMES,
     Arrays,
@@ -92,6 +93,22 @@ def encoded(
     return replace(examples, inputs={INPUT_NAMES["encoder"]: rows.cpu().numpy()})
 
 
+def with_views(
+    spec: NetworkSpec, arrays: Arrays, examples: Examples, count: int, device: torch.device
+) -> Examples:
+    """Returns what `encoded` does, with the features of so many moved copies of each image."""
+    found = encoded(spec, arrays, examples, device)
+    if not count or not len(examples):
+        return found
+    check_views(count, spec.family, spec.unsupervised_width)
+    x = torch_engine.input_tensor(spec, examples.inputs, device)
+    fixed = torch_engine.to_parameters(fixed_arrays(arrays, spec), device)
+    copies = [
+        torch_engine.features(spec, fixed, views.moved(x, seed)).cpu() for seed in range(count)
+    ]
+    return replace(found, inputs={**found.inputs, VIEWS: torch.stack(copies, dim=1).numpy()})
+
+
 class FeatureTrainer:
     """Learns and measures on the examples of one site, as features of a fixed layer.
 
@@ -109,7 +126,7 @@ class FeatureTrainer:
         self._data, self._thread_count = data, thread_count
         self._device = torch_engine.choose_device(device)
         torch_engine.reproducible(self._device, thread_count=thread_count)
-        self._kept: tuple[str, Trainer] | None = None
+        self._kept: tuple[tuple[str, int], Trainer] | None = None
 
     @property
     def example_count(self) -> int:
@@ -121,14 +138,15 @@ class FeatureTrainer:
 
         Raises:
             NetworkInvalid: The arrays are not this network's.
-            RequestInvalid: The round would learn views, which would change the fixed layer.
+            RequestInvalid: The round would learn views, which would change the fixed layer, or
+                move inputs that are no images.
         """
         if local.objective == "views":
             raise RequestInvalid(
                 "objective views changes a layer that unsupervised_width keeps as it is; "
                 "set pretrain_rounds or unsupervised_width to 0"
             )
-        head = self._head(arrays)
+        head = self._head(arrays, local.input_views)
         task = replace(task, teacher=trained_arrays(task.teacher, self.spec))
         update = head.train(trained_arrays(arrays, self.spec), local, task)
         return replace(update, arrays={**arrays, **update.arrays})
@@ -152,18 +170,27 @@ class FeatureTrainer:
         rows = encoded(self.spec, arrays, examples, self._device)
         return self._head(arrays).outputs(trained_arrays(arrays, self.spec), rows)
 
-    def _head(self, arrays: Arrays) -> Trainer:
-        """The trainer on the features of this layer, which are computed once."""
+    def _head(self, arrays: Arrays, view_count: int | None = None) -> Trainer:
+        """The trainer on the features of this layer, which are computed once.
+
+        Args:
+            arrays: Of the whole network.
+            view_count: Moved copies of each training example; None where they do not matter.
+        """
         check_arrays(arrays, self.spec)
         digest = layer_digest(arrays, self.spec)
-        if self._kept is None or self._kept[0] != digest:
-            splits = (self._data.train, self._data.test, self._data.unlabelled)
-            rows = SiteData(*(encoded(self.spec, arrays, s, self._device) for s in splits))
+        if view_count is None:
+            view_count = self._kept[0][1] if self._kept else 0
+        if self._kept is None or self._kept[0] != (digest, view_count):
+            train = with_views(self.spec, arrays, self._data.train, view_count, self._device)
+            others = (self._data.test, self._data.unlabelled)
+            test, free = (encoded(self.spec, arrays, s, self._device) for s in others)
+            rows = SiteData(train, test, free)
             head = make_trainer(
                 rows,
                 head_spec(self.spec),
                 device=self._device.type,
                 thread_count=self._thread_count,
             )
-            self._kept = digest, head
+            self._kept = (digest, view_count), head
         return self._kept[1]

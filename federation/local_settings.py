@@ -13,6 +13,8 @@ OPTIMIZERS = ("sgd", "adam")
 OBJECTIVES = ("labels", "views")
 PSEUDO_LABELS = ("soft", "threshold")
 SPREADS = ("none", "cells", "graph")
+YOUNGER = ("input_views",)
+"""Unknown to trainers of earlier versions, which refuse what they do not know."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class LocalSettings:
             of the code book (cells); none for neither.
         input_noise: Strength of the changes to inputs while training, 0 to 10 in units of their
             spread (text: share of n-grams lost); 0 for none. Beside guesses it counts as they do.
+        input_views: Images on a layer that learns without labels: so many moved copies of each
+            training example are taken through the layer, and each round takes one of them or the
+            example itself by chance, 0 to 64.
     """
 
     local_epochs: int = 4
@@ -75,6 +80,7 @@ class LocalSettings:
     cohesion_floor: float = 0.4
     spread: str = "graph"
     input_noise: float = 0.0
+    input_views: int = 0
 
     def __post_init__(self) -> None:
         rules = {
@@ -99,14 +105,18 @@ class LocalSettings:
             "cohesion_floor": -1 <= self.cohesion_floor <= 0.8,
             "spread": self.spread in SPREADS,
             "input_noise": 0 <= self.input_noise <= 10,
+            "input_views": type(self.input_views) is int and 0 <= self.input_views <= 64,
         }
         for name, holds in rules.items():
             if not holds:
                 raise RequestInvalid(f"setting {name} is out of range: {getattr(self, name)!r}")
 
     def to_mapping(self) -> dict[str, Any]:
-        """Returns the fields as JSON-ready values."""
-        return dict(vars(self))
+        """Returns the fields as JSON-ready values.
+
+        A setting that younger trainers alone know is left out where it changes nothing.
+        """
+        return {name: value for name, value in vars(self).items() if value or name not in YOUNGER}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> LocalSettings:
@@ -140,3 +150,24 @@ def check_spread(local: LocalSettings) -> None:
             "with plain_head the cells are of an embedding that guesses cannot follow; "
             "set spread to graph or none, or plain_head to false"
         )
+
+
+def check_views(count: int, family: str, unsupervised_width: int) -> None:
+    """Checks whether a network's inputs can be moved before they are features.
+
+    Args:
+        count: `input_views`.
+        family: Of the network.
+        unsupervised_width: Columns of its layer that learns without labels; 0 for none.
+
+    Raises:
+        RequestInvalid: They are no images, or no layer stays as it is.
+
+    >>> check_views(8, "image", 256)
+    """
+    if not count:
+        return
+    if family != "image":
+        raise RequestInvalid(f"input_views moves images; set it to 0 for the family {family}")
+    if not unsupervised_width:
+        raise RequestInvalid("input_views needs unsupervised_width; set it, or input_views to 0")

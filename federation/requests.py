@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from federation.aggregation import AggregationSettings
 from federation.errors import RequestInvalid
 from federation.fixed_columns import fixed_width
-from federation.local_settings import LocalSettings, check_spread
+from federation.local_settings import LocalSettings, check_spread, check_views
 from federation.networks import NetworkSpec
 from federation.survey_stages import CELLS_MAX
 from model_bundle.errors import BundleError
@@ -322,6 +322,7 @@ def _settings(values: Mapping[str, Any], network: NetworkSpec) -> TrainingSettin
         )
     if network.plain_head:
         check_spread(found.local)
+    check_views(found.local.input_views, network.family, network.unsupervised_width)
     return found
 
 

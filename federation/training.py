@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from federation import dense_steps, torch_engine, views
-from federation.dataset import Examples, SiteData, from_samples
+from federation.dataset import VIEWS, Examples, SiteData, from_samples
 from federation.local_settings import OPTIMIZERS, LocalSettings
 from federation.networks import Arrays, NetworkSpec, check_arrays, initial_arrays
 from federation.pool_lessons import PoolLessons, Taught
@@ -127,6 +127,8 @@ class SiteTrainer:
         self._train_classes = torch.from_numpy(data.train.classes).to(self._device)
         self._pool = PoolLessons(spec, data, self._device)
         self._train_input = self._pool.labelled if len(data.train) else None
+        copies = data.train.inputs.get(VIEWS)
+        self._views = None if copies is None else torch.from_numpy(copies).to(self._device)
 
     @property
     def example_count(self) -> int:
@@ -228,13 +230,14 @@ class SiteTrainer:
         seed: int,
         taught: Taught | None,
     ) -> float:
-        assert self._train_input is not None
+        inputs = self._round_inputs(local, seed)
         start = {name: tensor.clone() for name, tensor in parameters.items()}
         for tensor in parameters.values():
             tensor.requires_grad = True
         optimizer = _optimizer(parameters, local)
         weights = _class_weights(self._train.classes, self.spec.class_count, local.balance)
         lesson = _Lesson(
+            inputs,
             torch.from_numpy(weights).to(self._device),
             _resampling(len(self._train), self.spec.committee_count, seed).to(self._device),
             local.input_noise,
@@ -278,9 +281,8 @@ class SiteTrainer:
         taught: Taught | None,
     ) -> tuple[torch_engine.Parameters, float]:
         """The same descent for small dense networks, without automatic differentiation."""
-        assert self._train_input is not None
         steps = dense_steps.DenseSteps(self.spec, parameters, local)
-        inputs, classes = self._train_input.numpy(), self._train.classes
+        inputs, classes = self._round_inputs(local, seed).numpy(), self._train.classes
         weights = _class_weights(classes, self.spec.class_count, local.balance)[classes]
         targets = np.eye(self.spec.class_count, dtype=np.float32)[classes]
         epoch_loss = 0.0
@@ -300,13 +302,24 @@ class SiteTrainer:
             epoch_loss = loss_sum / len(classes)
         return steps.parameters(), epoch_loss
 
+    def _round_inputs(self, local: LocalSettings, seed: int) -> Tensor:
+        """The training examples, each as it is or, by chance, one of its moved copies."""
+        assert self._train_input is not None
+        if self._views is None or not local.input_views:
+            return self._train_input
+        rows, count = self._views.shape[:2]
+        chosen = np.random.default_rng([seed, 8]).integers(0, count + 1, rows)
+        moved = np.flatnonzero(chosen)
+        found = self._train_input.clone()
+        found[moved] = self._views[moved, chosen[moved] - 1]
+        return found
+
     def _changed(self, x: Tensor, strength: float) -> Tensor:
         return views.changed(self.spec.family, x, strength, self._pool.spread)
 
     def _loss(self, parameters: torch_engine.Parameters, index: Tensor, lesson: _Lesson) -> Tensor:
-        assert self._train_input is not None
         classes, rows = self._train_classes[index], len(index)
-        x, taught = self._train_input[index], lesson.taught
+        x, taught = lesson.inputs[index], lesson.taught
         if taught is not None:
             x = torch.cat([x, taught.draw()])
         with self._autocast():
@@ -329,12 +342,14 @@ class _Lesson:
     """What stays the same in all steps of a round.
 
     Attributes:
+        inputs: Rows of the training examples, or of moved copies of them.
         class_weights: float32[C].
         votes: float32[n, members], weight of each example for each member of the committee.
         input_noise: Strength of changes to inputs.
         taught: Guessed classes of the pool, None where they do not count.
     """
 
+    inputs: Tensor
     class_weights: Tensor
     votes: Tensor
     input_noise: float

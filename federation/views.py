@@ -1,12 +1,15 @@
 """Changed views of inputs, by family: a class survives them, so a model should too.
 
 Frozen features and records get noise; images are shifted, get noise and lose a square; series get
-noise, another scale and lose a stretch; texts lose n-grams.
+noise, another scale and lose a stretch; texts lose n-grams. Images before a layer that stays as it
+is are moved by parts of a pixel instead, a few times for good.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 SHIFT_SHARE = 8
@@ -14,6 +17,10 @@ SHIFT_SHARE = 8
 CUT_SHARE = 4
 """The side of the square, or the stretch, that is blanked."""
 TEXT_LOSS_MAX = 0.9
+MOVE_SHARE = 1 / 16
+"""Images before a fixed layer move by at most this share of a side, in each direction."""
+MOVED_ROWS = 64
+"""So many are moved at once."""
 
 
 def changed(family: str, x: Tensor, strength: float, spread: float) -> Tensor:
@@ -36,6 +43,34 @@ def changed(family: str, x: Tensor, strength: float, spread: float) -> Tensor:
         scale = 1 + 0.2 * torch.randn(len(x), 1, 1, device=x.device)
         x = _cut(x) * scale
     return x + strength * spread * torch.randn_like(x)
+
+
+def moved(x: Tensor, seed: int) -> Tensor:
+    """Returns images that are each moved by a small step of their own; edges are drawn out.
+
+    Rows that come first move alike, however many follow.
+
+    Args:
+        x: float32[n, channels, height, width].
+        seed: Fixes the steps.
+
+    >>> image = torch.zeros(1, 1, 16, 16)
+    >>> image[0, 0, 8, 8] = 1.0
+    >>> float(moved(image, seed=0).sum()), bool((moved(image, seed=0) == image).all())
+    (1.0, False)
+    """
+    # `affine_grid` counts from -1 to 1, so that a side is 2 long.
+    most = 2 * MOVE_SHARE
+    steps = np.random.default_rng([seed, 7]).uniform(-most, most, (len(x), 2))
+    place = torch.zeros(len(x), 2, 3)
+    place[:, 0, 0] = place[:, 1, 1] = 1.0
+    place[:, :, 2] = torch.from_numpy(steps.astype(np.float32))
+    found = torch.empty_like(x)
+    for start in range(0, len(x), MOVED_ROWS):
+        part = slice(start, start + MOVED_ROWS)
+        grid = F.affine_grid(place[part].to(x.device), list(x[part].shape), align_corners=False)
+        found[part] = F.grid_sample(x[part], grid, padding_mode="border", align_corners=False)
+    return found
 
 
 def spread_of(family: str, parts: list[Tensor]) -> float:

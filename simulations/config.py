@@ -145,6 +145,8 @@ class TrainingConfig:
             mean guesses the classes; 0 for the round's own model.
         spread: `none`, `cells` or `graph`: what guesses take from their neighbours.
         input_noise: strength of changes to inputs while training, 0 for none.
+        input_views: images on learned features: moved copies of each label that rounds take turns
+            with, 0 for none.
         weight_power: a site counts by its labels to this power, 0 to 1.
         compare_plain: compare with plain training on held-out labels, and train the better way;
             about doubles the time.
@@ -173,6 +175,7 @@ class TrainingConfig:
     teacher_momentum: float = 0.8
     spread: str = "graph"
     input_noise: float = 0.0
+    input_views: int = 0
     weight_power: float = 1.0
     compare_plain: bool = False
     pretrain_rounds: int = 0

@@ -95,6 +95,10 @@ def _run(config: SimulationConfig) -> Iterator[Rule]:
     fixed = config.data.features != "native" or config.data.kind == "record"
     wanted = "false where [data] features is native and the kind is not record"
     yield "[training] plain_head", training.plain_head, fixed or not training.plain_head, wanted
+    moves = config.data.kind == "image" and config.data.features == "learned"
+    wanted = "0 unless [data] kind is image and features learned"
+    views = training.input_views
+    yield "[training] input_views", views, moves or not views, wanted
     for key in ("hidden_width", "embedding_width"):
         width = getattr(training, key)
         yield f"[training] {key}", width, 2 <= width <= 4096, "2 to 4096"

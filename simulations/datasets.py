@@ -29,6 +29,7 @@ class Dataset:
         features: how the inputs were made.
         input_width: columns of frozen features, 0 for native ones.
         train: input rows to choose from.
+        views: float32[n, copies, columns] of moved copies of these rows, None without.
         train_classes: int64[n], known to experts only.
         train_groups: int64[n], the data's own sites, or -1.
         test: input rows of the held-out part.
@@ -45,6 +46,7 @@ class Dataset:
     test: NDArray[Any]
     test_classes: NDArray[np.int64]
     class_names: tuple[str, ...]
+    views: Floats | None = None
 
     @property
     def input_name(self) -> str:

@@ -85,6 +85,7 @@ class Run:
         self._world = world
         self._learner = learner
         self._inputs = dataset.train[world.rows]
+        self._drifted = np.zeros(dataset.train.shape[1:], dtype=np.float32)
         self._pretrained: Model | None = None
         self._evidence = Evidence()
 
@@ -122,8 +123,13 @@ class Run:
         found: dict[str, Examples] = {}
         for site, name in enumerate(self._world.site_ids):
             places = np.flatnonzero((self._world.sites == site) & (labels >= 0))
-            found[name] = self._learner.examples(self._inputs[places], labels[places])
+            found[name] = self._labelled(places, labels)
         return found
+
+    def _labelled(self, places: NDArray[np.int64], labels: NDArray[np.int64]) -> Examples:
+        views = self._dataset.views
+        copies = None if views is None else views[self._world.rows[places]] + self._drifted
+        return self._learner.examples(self._inputs[places], labels[places], copies)
 
     def unlabelled(self, labels: NDArray[np.int64]) -> dict[str, Examples]:
         """The rest of each site's pool, where the trainer learns from it."""
@@ -183,7 +189,8 @@ class Run:
             step = rng.standard_normal(self._inputs.shape[1:]).astype(np.float32)
             step *= scenario.drift_strength / max(float(np.linalg.norm(step)), 1e-9)
             spread = float(self._inputs.std()) * np.sqrt(step.size)
-            self._inputs = self._inputs + step * np.float32(spread)
+            self._drifted = step * np.float32(spread)
+            self._inputs = self._inputs + self._drifted
 
     def _select(self, strategy: Strategy, state: RunState, cycle: int) -> Selection:
         view = self._view(state, cycle)
@@ -258,7 +265,7 @@ class Run:
             known = here[state.labels[here] >= 0]
             arrays = start.arrays
             if len(known):
-                examples = self._learner.examples(self._inputs[known], state.labels[known])
+                examples = self._labelled(known, state.labels)
                 arrays = self._learner.train_alone(start, examples, epochs=epochs)
             found = self._learner.outputs(arrays, self._inputs[here])
             asked = found.acquisition_logits

@@ -24,6 +24,7 @@ from federation.fixed_columns import is_fitted
 from federation.local_settings import LocalSettings
 from federation.networks import Arrays, NetworkSpec, initial_arrays
 from federation.survey import ask_of
+from federation.views import moved
 from simulations.config import SimulationConfig
 from simulations.datasets import Dataset
 from simulations.errors import ConfigInvalid
@@ -61,6 +62,7 @@ def learn_features(config: SimulationConfig, dataset: Dataset, world: World, see
         input_width=config.data.width,
         train=_features(spec, fitted, dataset.train),
         test=_features(spec, fitted, dataset.test),
+        views=_views(spec, fitted, dataset.train, config.training.input_views),
     )
 
 
@@ -74,6 +76,19 @@ def _spec(config: SimulationConfig, dataset: Dataset) -> NetworkSpec:
         )
     except RequestInvalid as error:
         raise ConfigInvalid(f"[data] features = 'learned', width: {error}") from None
+
+
+def _views(
+    spec: NetworkSpec, arrays: Arrays, rows: NDArray[Any], count: int
+) -> NDArray[np.float32] | None:
+    """Moved copies of all samples, since any of them may get a label."""
+    if not count:
+        return None
+    found = np.zeros((len(rows), count, spec.unsupervised_width), dtype=np.float32)
+    x = torch.from_numpy(np.ascontiguousarray(rows))
+    for copy in range(count):
+        found[:, copy] = _features(spec, arrays, moved(x, copy).numpy())
+    return found
 
 
 def _features(spec: NetworkSpec, arrays: Arrays, rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from federation.aggregation import ServerState, Update
 from federation.checkpoint import RoundState
-from federation.dataset import Examples, SiteData, no_examples, unlabelled_examples
+from federation.dataset import VIEWS, Examples, SiteData, no_examples, unlabelled_examples
 from federation.feature_fit import fit_cells
 from federation.feature_layer import Trainer, make_trainer
 from federation.fixed_columns import fixed_width
@@ -209,9 +209,13 @@ class Learner:
         examples = self.examples(inputs, np.zeros(len(inputs), dtype=np.int64))
         return self.trainer(self.empty()).outputs(arrays, examples)
 
-    def examples(self, inputs: NDArray[Any], classes: NDArray[np.int64]) -> Examples:
-        """Wraps input rows as production examples."""
+    def examples(
+        self, inputs: NDArray[Any], classes: NDArray[np.int64], views: Floats | None = None
+    ) -> Examples:
+        """Wraps input rows, and moved copies of them, as production examples."""
         named = {self.dataset.input_name: inputs}
+        if views is not None:
+            named[VIEWS] = views
         return Examples(named, classes, np.zeros(len(classes), dtype=np.bool_))
 
     def empty(self) -> Examples:

@@ -17,7 +17,7 @@ from simulations.datasets import Dataset, load_dataset
 from simulations.world import World
 
 ARRAYS = ("train", "train_classes", "train_groups", "test", "test_classes")
-LEARNED = ("train", "test")
+LEARNED = ("train", "test", "views")
 
 
 def prepare(cell: Cell, entrant: Entrant, data: Path, folder: Path) -> Path:
@@ -43,26 +43,29 @@ def load(path: Path) -> Dataset:
         return Dataset(**facts, **{name: found[name] for name in ARRAYS})
 
 
-def learned(config: SimulationConfig, dataset: Dataset, world: World, file: Path) -> Dataset:
+def learned(config: SimulationConfig, dataset: Dataset, world: World, place: Path) -> Dataset:
     """The features that a world's sites learn, computed once for all entrants on it.
 
     Args:
         config: says whether they are wanted.
         dataset: model inputs as they are.
         world: who holds which.
-        file: where they are kept; its name tells worlds apart.
+        place: where they are kept, without an ending; its name tells worlds apart.
     """
     from simulations.learned_features import learn_features
 
     if config.data.features != "learned":
         return dataset
+    copies = config.training.input_views
+    file = place.with_name(f"{place.name}.learned.{config.data.width}.{copies}.npz")
     if not file.exists():
         made = learn_features(config, dataset, world, world.seed)
         part = file.with_suffix(f".{os.getpid()}.npz")
-        np.savez(part, **{name: getattr(made, name) for name in LEARNED})
+        arrays = {name: getattr(made, name) for name in LEARNED}
+        np.savez(part, **{name: array for name, array in arrays.items() if array is not None})
         part.replace(file)
     with np.load(file, allow_pickle=False) as found:
-        rows = {name: found[name] for name in LEARNED}
+        rows = {name: found[name] for name in found.files}
     return replace(dataset, family="encoder", input_width=rows["train"].shape[1], **rows)
 
 

@@ -50,8 +50,8 @@ STEADY_TEXT: Mapping[str, Any] = {
     "server_momentum": 0.8,
 }
 """The same for texts: a wide head on many columns, held back by stronger changes."""
-TEXT_WIDTH = 400
-"""Columns of the layer that the sites learn for texts, which have many rare features."""
+STEADY_IMAGE: Mapping[str, Any] = {**STEADY, "input_views": 8}
+"""The same for images, which are also seen moved a little."""
 
 
 @dataclass(frozen=True)
@@ -114,66 +114,77 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """What a model learns from and how, for samples of one kind.
+
+    Attributes:
+        features: `frozen`, the protocol's, `native` or `learned` ones.
+        training: settings of the trainer that differ from the protocol's.
+        width: columns of the features; 0 for as many as the data set's frozen ones.
+    """
+
+    features: str = "frozen"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    width: int = 0
+
+
+@dataclass(frozen=True)
 class Entrant:
-    """A strategy with the training that it comes with.
+    """A strategy with the features and the training that it comes with.
 
     Attributes:
         name: in tables.
         strategy: of `perimeter-simulate strategies`, or the default policy by site.
-        training: settings of the trainer that differ from the protocol's.
+        usual: features and training of all kinds that `by_kind` does not name.
+        by_kind: features and training of some kinds of samples.
         start: who chooses the first labels: `random`, the same for all, or `policy`.
-        features: `frozen`, the protocol's, `native` or `learned` ones, for all but texts.
-        text_features: `frozen` or `learned`, for texts.
-        text_training: settings of the trainer for texts, where they are others.
     """
 
     name: str
     strategy: str
-    training: Mapping[str, Any] = field(default_factory=dict)
+    usual: Preparation = Preparation()
+    by_kind: Mapping[str, Preparation] = field(default_factory=dict)
     start: str = "random"
-    features: str = "frozen"
-    text_features: str = "frozen"
-    text_training: Mapping[str, Any] | None = None
 
-    def features_of(self, subject: Subject) -> str:
-        """Which features it has on a data set."""
-        return self.text_features if subject.kind == "text" else self.features
-
-    def training_of(self, subject: Subject) -> Mapping[str, Any]:
-        """Its settings of the trainer on a data set."""
-        own = self.text_training
-        return self.training if own is None or subject.kind != "text" else own
+    def preparation(self, subject: Subject) -> Preparation:
+        """Its features and training on a data set."""
+        return self.by_kind.get(subject.kind, self.usual)
 
 
+def _but_texts(features: str, training: Mapping[str, Any] | None = None) -> dict[str, Preparation]:
+    """Features and training of the kinds whose samples are measured."""
+    return dict.fromkeys(("image", "series"), Preparation(features, training or {}))
+
+
+SYSTEM: Mapping[str, Preparation] = {
+    "image": Preparation("learned", STEADY_IMAGE, 256),
+    "series": Preparation("learned", STEADY),
+    # Texts have many rare features.
+    "text": Preparation("learned", STEADY_TEXT, 400),
+}
+"""Features and training of the whole system."""
+GUESSES: Mapping[str, Any] = {**UNLABELLED, "compare_plain": True}
 BEYOND = (
-    Entrant(WHOLE_SYSTEM, OURS, STEADY, "policy", "learned", "learned", STEADY_TEXT),
+    Entrant(WHOLE_SYSTEM, OURS, by_kind=SYSTEM, start="policy"),
     *(
-        Entrant(
-            f"{name}-steady",
-            name,
-            STEADY,
-            features="learned",
-            text_features="learned",
-            text_training=STEADY_TEXT,
-        )
+        Entrant(f"{name}-steady", name, by_kind=SYSTEM)
         for name in (OURS, "margin-global", "badge-global", "random")
     ),
     Entrant(
         "perimeter-guesses",
         OURS,
-        {**UNLABELLED, "compare_plain": True},
+        Preparation(training=LONG),
+        _but_texts("learned", GUESSES),
         "policy",
-        "learned",
-        text_training=LONG,
     ),
-    Entrant("perimeter-learned", OURS, features="learned"),
-    Entrant("random-learned", "random", features="learned"),
-    Entrant("random-native", "random", features="native"),
-    Entrant("perimeter-unchecked", OURS, UNLABELLED, "policy"),
-    Entrant("perimeter-first", OURS, {}, "policy"),
-    Entrant("perimeter-long", OURS, LONG),
-    Entrant("random-system", "random", UNLABELLED),
-    Entrant("random-long", "random", LONG),
+    Entrant("perimeter-learned", OURS, by_kind=_but_texts("learned")),
+    Entrant("random-learned", "random", by_kind=_but_texts("learned")),
+    Entrant("random-native", "random", by_kind=_but_texts("native")),
+    Entrant("perimeter-unchecked", OURS, Preparation(training=UNLABELLED), start="policy"),
+    Entrant("perimeter-first", OURS, start="policy"),
+    Entrant("perimeter-long", OURS, Preparation(training=LONG)),
+    Entrant("random-system", "random", Preparation(training=UNLABELLED)),
+    Entrant("random-long", "random", Preparation(training=LONG)),
 )
 """The whole system; its features and training for ours, two rivals and random choice, which share
 random first labels; guessed classes and the comparison with plain training instead; its parts:
@@ -230,13 +241,13 @@ def configuration(cell: Cell, data: Path, entrant: Entrant | None = None) -> Sim
     """The simulator's configuration of a cell, with what an entrant changes of it."""
     subject, entrant = cell.subject, entrant or Entrant("random", "random")
     builtin = subject.file.startswith("builtin:")
-    features = entrant.features_of(subject)
+    prepared = entrant.preparation(subject)
     return SimulationConfig(
         data=DataConfig(
             path=subject.file if builtin else str(data / subject.file),
             kind=subject.kind,
-            features=features,
-            width=TEXT_WIDTH if (subject.kind, features) == ("text", "learned") else subject.width,
+            features=prepared.features,
+            width=prepared.width or subject.width,
         ),
         federation=FederationConfig(
             partition="column" if subject.natural else "dirichlet",
@@ -246,7 +257,7 @@ def configuration(cell: Cell, data: Path, entrant: Entrant | None = None) -> Sim
         budget=BudgetConfig(
             initial=subject.labels, start=entrant.start, per_cycle=subject.labels, cycles=CYCLES
         ),
-        training=replace(TrainingConfig(), **entrant.training_of(subject)),
+        training=replace(TrainingConfig(), **prepared.training),
         simulation=RunConfig(processes=1),
     )
 

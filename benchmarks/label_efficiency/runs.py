@@ -82,7 +82,8 @@ def play_all(
     left = [job for job in jobs if job.key not in done]
     began = time.monotonic()
     kinds = {
-        (job.cell.subject.name, job.entrant.features_of(job.cell.subject)): job for job in left
+        (job.cell.subject.name, job.entrant.preparation(job.cell.subject).features): job
+        for job in left
     }
     for job in kinds.values():
         prepare(job.cell, job.entrant, job.data, job.features)
@@ -112,8 +113,7 @@ def play(job: Job) -> Line:
     config = configuration(job.cell, job.data, job.entrant)
     dataset = load(prepare(job.cell, job.entrant, job.data, job.features))
     world = make_world(config, dataset, job.seed)
-    place = job.features / f"{job.cell.name}.{job.seed}.learned.npz"
-    dataset = learned(config, dataset, world, place)
+    dataset = learned(config, dataset, world, job.features / f"{job.cell.name}.{job.seed}")
     run = Run(config, dataset, world, make_learner(dataset, config.training, job.seed))
     name = job.entrant.strategy
     watched = Watched(by_site if name == OURS_BY_SITE else find_strategy(name), world.answers)

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from federation.dataset import VIEWS
+from federation.views import moved
 from simulations.config import SimulationConfig, config_of
 from simulations.datasets import Dataset, load_dataset
 from simulations.engine import Run
@@ -15,7 +18,7 @@ from simulations.errors import ConfigInvalid
 from simulations.learned_features import learn_features
 from simulations.learner import make_learner
 from simulations.strategies import find_strategy
-from simulations.world import make_world
+from simulations.world import World, make_world
 
 pytestmark = pytest.mark.federation
 CONFIG = config_of(
@@ -96,3 +99,51 @@ def test_records_and_sites_without_enough_samples_are_refused_with_a_remedy() ->
     wide = replace(CONFIG, data=replace(CONFIG.data, width=4000))
     with pytest.raises(ConfigInvalid, match="width"):
         learned(wide, 1)
+
+
+def test_a_simulation_moves_images_as_a_sites_trainer_does() -> None:
+    config = replace(CONFIG, training=replace(CONFIG.training, input_views=3))
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, 1)
+    found = learn_features(config, dataset, world, 1)
+    assert found.views is not None
+    assert found.views.shape == (len(dataset.train), 3, 48)
+    x = torch.from_numpy(dataset.train)
+    again = replace(dataset, train=moved(x, 2).numpy())
+    assert np.array_equal(found.views[:, 2], learn_features_of(again, world))
+
+    run = Run(config, found, world, make_learner(found, config.training, 1))
+    labels = run.start_labels()
+    for site, examples in enumerate(run.examples(labels).values()):
+        rows = world.rows[(world.sites == site) & (labels >= 0)]
+        assert np.array_equal(examples.inputs[VIEWS], found.views[rows])
+
+
+def learn_features_of(dataset: Dataset, world: World) -> NDArray[np.float32]:
+    """Features of other rows on the layer that the world's own rows fit."""
+    own = load_dataset(CONFIG.data)
+    both = replace(own, test=dataset.train, test_classes=dataset.train_classes)
+    return np.asarray(learn_features(CONFIG, both, world, 1).test)
+
+
+@pytest.mark.parametrize(
+    "data", [{"features": "frozen"}, {"features": "native"}, {"kind": "series"}, {"kind": "text"}]
+)
+def test_copies_of_what_cannot_be_moved_are_refused(data: dict[str, str]) -> None:
+    values = {"path": "builtin:digits", "kind": "image", "features": "learned", **data}
+    with pytest.raises(ConfigInvalid, match="input_views must be 0 unless"):
+        config_of({"data": values, "training": {"input_views": 4}})
+
+
+def test_moved_copies_train_another_model() -> None:
+    config = replace(CONFIG, training=replace(CONFIG.training, input_views=3, rounds=2))
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, 1)
+    found = learn_features(config, dataset, world, 1)
+    models = [
+        Run(config, data, world, make_learner(data, config.training, 1)).start_model()
+        for data in (found, replace(found, views=None))
+    ]
+    assert models[0] is not None
+    assert models[1] is not None
+    assert any((models[0].arrays[n] != a).any() for n, a in models[1].arrays.items())
