@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.core.campaign import Campaign, CampaignState
+from coordinator.core.layer_defaults import completed
 from coordinator.core.records import CampaignRecord
 from coordinator.errors import CampaignInvalid, StoreConflict
 from coordinator.store import Store
 
+TABLES = ("features", "network", "training")
+"""What a campaign passes through to the federation."""
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATIONS = {
     "grant_lifetime": "grant_lifetime_seconds",
@@ -57,7 +60,9 @@ def campaign_of(values: Mapping[str, Any]) -> Campaign:
     """Returns the campaign that a decoded file describes.
 
     `classes` is a list of names, or a table from name to guideline in the order of the file;
-    durations may be written with a unit; every other key is one of `Campaign`.
+    durations may be written with a unit; every other key is one of `Campaign`. What goes with a
+    layer that sites learn without labels is filled in where the file does not name it, once for
+    all, so that a later version of this table changes no campaign.
 
     Raises:
         CampaignInvalid: A key is unknown, missing or out of range.
@@ -74,9 +79,12 @@ def campaign_of(values: Mapping[str, Any]) -> Campaign:
         listed = settings.get(key)
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise CampaignInvalid(f"{key} must be a list of names")
-    for key in ("features", "network", "training"):
+    for key in TABLES:
         if not isinstance(settings.get(key, {}), Mapping):
             raise CampaignInvalid(f"{key} must be a table")
+    if settings.get("family", "") in ("", settings.get("kind")):
+        given = (settings.get(table, {}) for table in TABLES)
+        settings |= dict(zip(TABLES, completed(str(settings.get("kind")), *given), strict=True))
     return Campaign.from_mapping(settings)
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 
-from federation import torch_engine, views
+from federation import dense_steps, torch_engine, views
 from federation.dataset import VIEWS, Examples, SiteData
 from federation.errors import RequestInvalid
 from federation.local_settings import LocalSettings, check_views
@@ -72,9 +72,11 @@ def make_trainer(
     Args:
         data: The site's examples.
         spec: The network.
-        device: `auto` (CUDA where present), `cpu` or `cuda`.
+        device: `auto` (CUDA where present, for networks that gain by it), `cpu` or `cuda`.
         thread_count: CPU threads of torch.
     """
+    if device == "auto" and spec.family in dense_steps.FAMILIES:
+        device = "cpu"  # an H100 took six times as long over steps of this size
     kind: type[FeatureTrainer | TwinTrainer | SiteTrainer] = SiteTrainer
     if spec.unsupervised_width or spec.plain_head:
         kind = FeatureTrainer if spec.unsupervised_width else TwinTrainer
@@ -123,7 +125,7 @@ class FeatureTrainer:
         self, data: SiteData, spec: NetworkSpec, *, device: str = "auto", thread_count: int = 1
     ) -> None:
         self.spec = spec
-        self._data, self._thread_count = data, thread_count
+        self._data, self._thread_count, self._wanted = data, thread_count, device
         self._device = torch_engine.choose_device(device)
         torch_engine.reproducible(self._device, thread_count=thread_count)
         self._kept: tuple[tuple[str, int], Trainer] | None = None
@@ -189,7 +191,7 @@ class FeatureTrainer:
             head = make_trainer(
                 rows,
                 head_spec(self.spec),
-                device=self._device.type,
+                device=self._wanted,
                 thread_count=self._thread_count,
             )
             self._kept = (digest, view_count), head

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from coordinator.core.layer_defaults import LAYER_WIDTH, completed
 from simulations.config_rules import check
 from simulations.errors import ConfigInvalid
 
@@ -34,7 +35,8 @@ class DataConfig:
         kind: text, image, series or record.
         features: `frozen` trains a head on fixed features, fast and like a frozen encoder;
             `native` trains the family's whole network; `learned` first learns features without
-            labels from the sites' samples, as campaigns with `unsupervised_width` do (not records).
+            labels from the sites' samples, as campaigns with `unsupervised_width` do (not records);
+            `width` and `[training]` then have a campaign's defaults on such a layer.
         width: columns of the frozen or learned features.
         rows: most training samples, drawn at random; 0 for all.
     """
@@ -269,10 +271,26 @@ def config_of(values: Mapping[str, Any]) -> SimulationConfig:
         raise ConfigInvalid(f"unknown section [{unknown[0]}]; known: {', '.join(hints)}")
     if "data" not in values:
         raise ConfigInvalid("section [data] is missing; it needs path and kind")
+    values = _with_layer_defaults(values)
     sections = {name: _section(hints[name], values.get(name, {}), name) for name in hints}
     config = SimulationConfig(**sections)
     check(config)
     return config
+
+
+def _with_layer_defaults(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a campaign gets with a layer that sites learn without labels, where nothing is named."""
+    data, training = values["data"], values.get("training", {})
+    if not isinstance(data, Mapping) or not isinstance(training, Mapping):
+        return values
+    kind = data.get("kind")
+    if data.get("features") != "learned" or not isinstance(kind, str) or kind not in LAYER_WIDTH:
+        return values
+    width = data.get("width", LAYER_WIDTH[kind])
+    _, head, suited = completed(kind, {}, {"unsupervised_width": width}, training)
+    known = {item.name for item in dataclasses.fields(TrainingConfig)}
+    named = {k: v for k, v in {**head, **suited}.items() if k in known}
+    return {**values, "data": {**data, "width": width}, "training": {**named, **training}}
 
 
 S = TypeVar("S")

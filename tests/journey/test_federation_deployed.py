@@ -274,10 +274,10 @@ def test_a_deployed_run_ends_in_a_signed_better_model(deployed: Deployment) -> N
     assert not (deployed.central / "nodes").joinpath("east").exists()
 
 
-def test_a_deployed_first_version_has_a_layer_and_cells_that_the_sites_found(
+def test_a_deployed_first_version_has_a_layer_and_cells_that_the_sites_found_and_learns_on_it(
     deployed: Deployment,
 ) -> None:
-    network = {"unsupervised_width": 12, "filter_count": 16, "hidden_width": 16}
+    network = {"unsupervised_width": 48, "filter_count": 64}
     folder = deployed.request(
         9,
         version=1,
@@ -295,8 +295,19 @@ def test_a_deployed_first_version_has_a_layer_and_cells_that_the_sites_found(
     bundle = unpack((folder / "bundle").read_bytes())
     verify(bundle, [deployed.release.public_key().public_bytes_raw()])
     predictor = Predictor(bundle)
-    assert predictor.code_book.shape == (24, 12)
+    assert predictor.code_book.shape == (24, 48)
     assert not predictor.needs_coverage(alone=False)
+
+    following = deployed.request(
+        10,
+        version=2,
+        parent_version=1,
+        parent_bundle=str(folder / "bundle"),
+        network=network,
+        settings={**RULES, "input_views": 8},
+    )
+    assert deployed.train(following).wait(timeout=480) == 0, deployed.logs()
+    assert_candidate(deployed, following, accuracy=0.85)
 
 
 def test_a_superlink_killed_in_mid_round_loses_no_run(deployed: Deployment) -> None:

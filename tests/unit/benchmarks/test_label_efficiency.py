@@ -11,6 +11,7 @@ import pytest
 from benchmarks.label_efficiency import figures, protocol
 from benchmarks.label_efficiency.runs import Job, play_all, read_lines
 from benchmarks.label_efficiency.tables import fill_in, write_tables
+from simulations.config import config_of
 from simulations.strategies import find_strategy, strategy_names
 
 LABELS = (10, 20, 30)
@@ -38,26 +39,30 @@ def test_both_leagues_hold_the_product_and_no_rival_is_left_out() -> None:
     assert rivals <= {*a, *b}
 
 
-def test_the_whole_system_learns_its_columns_on_every_kind_but_only_texts_get_many() -> None:
+def test_the_whole_system_is_what_an_operator_gets_who_asks_for_learned_features() -> None:
     playing = {entrant.name: entrant for entrant in protocol.entrants()}
-    cells = {cell.subject.name: cell for cell in protocol.cells()}
-    system, random = playing[protocol.WHOLE_SYSTEM], playing["random"]
-    text = protocol.configuration(cells["banking77"], Path("data"), system)
-    image = protocol.configuration(cells["fashion_mnist"], Path("data"), system)
-    plain = protocol.configuration(cells["banking77"], Path("data"), random)
-    assert (text.data.features, text.data.width, text.training.hidden_width) == (
-        "learned",
-        400,
-        512,
+    for cell in protocol.cells():
+        found = protocol.configuration(cell, Path("data"), playing[protocol.WHOLE_SYSTEM])
+        data = {"path": found.data.path, "kind": cell.subject.kind, "features": "learned"}
+        wanted = config_of({"data": data})
+        assert (found.data, found.training) == (wanted.data, wanted.training)
+
+
+def test_random_choice_learns_from_frozen_features_and_the_own_network_only_where_it_has_one() -> (
+    None
+):
+    playing = {entrant.name: entrant for entrant in protocol.entrants()}
+    text, image = (
+        next(cell for cell in protocol.cells() if cell.subject.name == name)
+        for name in ("banking77", "fashion_mnist")
     )
-    assert (image.data.features, image.data.width, image.training.hidden_width) == (
-        "learned",
-        64,
-        128,
-    )
+    plain = protocol.configuration(text, Path("data"), playing["random"])
     assert (plain.data.features, plain.data.width, plain.training.rounds) == ("frozen", 200, 40)
-    native = protocol.configuration(cells["banking77"], Path("data"), playing["random-native"])
-    assert native.data.features == "frozen"
+    native = [
+        protocol.configuration(cell, Path("data"), playing["random-native"]).data.features
+        for cell in (text, image)
+    ]
+    assert native == ["frozen", "native"]
 
 
 def test_rivals_with_the_systems_training_differ_from_it_in_the_choice_alone() -> None:
@@ -101,7 +106,13 @@ def test_a_short_run_of_the_protocol_goes_on_where_it_was_and_writes_its_tables(
     quick = {"rounds": 2, "local_epochs": 1}
     cell = next(cell for cell in protocol.cells(("digits",)) if cell.alpha == 0.1)
     jobs = [
-        Job(cell, protocol.Entrant(name, name, quick), 0, Path(), tmp_path)
+        Job(
+            cell,
+            protocol.Entrant(name, name, protocol.Preparation(training=quick)),
+            0,
+            Path(),
+            tmp_path,
+        )
         for name in ("random", "perimeter", "perimeter-site")
     ]
     said: list[str] = []

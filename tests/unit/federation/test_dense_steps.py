@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from federation import dense_steps
+from federation import dense_steps, torch_engine
 from federation.dataset import Examples, SiteData, unlabelled_examples
+from federation.feature_layer import make_trainer
 from federation.local_settings import LocalSettings
 from federation.networks import NetworkSpec, initial_arrays
 from federation.training import SiteTrainer, TrainTask
@@ -60,3 +63,18 @@ def test_convolutions_committees_and_pulls_stay_with_torch() -> None:
         (SPEC, local, torch.device("cuda")),
     ):
         assert not dense_steps.are_possible(spec, settings, device)
+
+
+@pytest.mark.parametrize("plain_head", [False, True])
+def test_small_dense_networks_stay_on_the_processor_where_a_site_leaves_it_open(
+    monkeypatch: pytest.MonkeyPatch, *, plain_head: bool
+) -> None:
+    import torch
+
+    spec, data = replace(SPEC, plain_head=plain_head), SiteData(examples(20), examples(0))
+    start, task = initial_arrays(spec, seed=1), TrainTask(7, measure=False)
+    expected = make_trainer(data, spec, device="cpu").train(start, LocalSettings(), task)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = make_trainer(data, spec, device="auto").train(start, LocalSettings(), task)
+    assert all((found.arrays[name] == array).all() for name, array in expected.arrays.items())
+    assert torch_engine.choose_device("auto").type == "cuda"

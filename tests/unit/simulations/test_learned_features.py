@@ -9,14 +9,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from coordinator.core.layer_defaults import HEAD, LAYER_WIDTH, completed
 from federation.dataset import VIEWS
+from federation.requests import TrainingSettings
 from federation.views import moved
-from simulations.config import SimulationConfig, config_of
+from simulations.config import SimulationConfig, TrainingConfig, config_of
 from simulations.datasets import Dataset, load_dataset
 from simulations.engine import Run
 from simulations.errors import ConfigInvalid
 from simulations.learned_features import learn_features
 from simulations.learner import make_learner
+from simulations.production import aggregation_settings, local_settings
 from simulations.strategies import find_strategy
 from simulations.world import World, make_world
 
@@ -147,3 +150,27 @@ def test_moved_copies_train_another_model() -> None:
     assert models[0] is not None
     assert models[1] is not None
     assert any((models[0].arrays[n] != a).any() for n, a in models[1].arrays.items())
+
+
+@pytest.mark.parametrize("kind", ["text", "image", "series"])
+def test_a_simulation_on_learned_features_trains_as_a_campaign_does(kind: str) -> None:
+    made = config_of({"data": {"path": "x.npz", "kind": kind, "features": "learned"}})
+    width = LAYER_WIDTH[kind]
+    request = {"unsupervised_width": width}
+    _, network, training = completed(kind, {}, request, {})
+    expected = TrainingSettings.from_mapping(training, kind)
+    assert made.data.width == width
+    assert local_settings(made.training) == expected.local
+    assert aggregation_settings(made.training) == expected.aggregation
+    assert made.training.rounds == expected.rounds.rounds == 80
+    assert network == {**request, **HEAD.get(kind, {})}
+    assert made.training.hidden_width == network.get("hidden_width", 128)
+    assert made.training.embedding_width == network.get("embedding_width", 64)
+
+
+def test_what_a_simulation_names_stays_and_frozen_features_train_as_before() -> None:
+    learned_one = {"path": "x.npz", "kind": "image", "features": "learned"}
+    named = config_of({"data": {**learned_one, "width": 48}, "training": {"input_noise": 0.1}})
+    assert (named.data.width, named.training.input_noise, named.training.rounds) == (48, 0.1, 80)
+    frozen = config_of({"data": {"path": "x.npz", "kind": "image"}})
+    assert frozen.training == TrainingConfig()
