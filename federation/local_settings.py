@@ -13,7 +13,7 @@ OPTIMIZERS = ("sgd", "adam")
 OBJECTIVES = ("labels", "views")
 PSEUDO_LABELS = ("soft", "threshold")
 SPREADS = ("none", "cells", "graph")
-YOUNGER = ("input_views",)
+YOUNGER = ("input_views", "local_steps_max")
 """Unknown to trainers of earlier versions, which refuse what they do not know."""
 
 
@@ -24,6 +24,9 @@ class LocalSettings:
     Attributes:
         local_epochs: Passes over the site's examples, 1 to 1000.
         batch_size: Examples per step, 1 to 65536.
+        local_steps_max: Most steps of a site in a round, 0 to 100000; one with more examples takes
+            larger batches instead, and at least one step an epoch. 0 for no bound. Many steps carry
+            a site far, and the server's momentum carries the mean on from there, round by round.
         learning_rate: Step size, above 0 to 10.
         optimizer: sgd (with momentum 0.9 inside a round) or adam.
         weight_decay: Decoupled shrinkage per step times the step size, 0 to 1.
@@ -81,6 +84,7 @@ class LocalSettings:
     spread: str = "graph"
     input_noise: float = 0.0
     input_views: int = 0
+    local_steps_max: int = 0
 
     def __post_init__(self) -> None:
         rules = {
@@ -105,11 +109,24 @@ class LocalSettings:
             "cohesion_floor": -1 <= self.cohesion_floor <= 0.8,
             "spread": self.spread in SPREADS,
             "input_noise": 0 <= self.input_noise <= 10,
+            "local_steps_max": type(self.local_steps_max) is int
+            and 0 <= self.local_steps_max <= 100_000,
             "input_views": type(self.input_views) is int and 0 <= self.input_views <= 64,
         }
         for name, holds in rules.items():
             if not holds:
                 raise RequestInvalid(f"setting {name} is out of range: {getattr(self, name)!r}")
+
+    def batch_size_of(self, rows: int) -> int:
+        """Examples per step of a site that has so many.
+
+        >>> LocalSettings(batch_size=32, local_epochs=2, local_steps_max=6).batch_size_of(300)
+        100
+        """
+        if not self.local_steps_max:
+            return self.batch_size
+        per_epoch = max(1, self.local_steps_max // self.local_epochs)
+        return max(self.batch_size, -(-rows // per_epoch))
 
     def to_mapping(self) -> dict[str, Any]:
         """Returns the fields as JSON-ready values.

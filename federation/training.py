@@ -402,7 +402,7 @@ def _resampling(rows: int, members: int, seed: int) -> Tensor:
 
 def _epochs(rows: int, local: LocalSettings, seed: int) -> Iterator[list[Tensor]]:
     rng = np.random.default_rng(seed)
-    parts = max(1, math.ceil(rows / local.batch_size))
+    parts = max(1, math.ceil(rows / local.batch_size_of(rows)))
     for _ in range(local.local_epochs):
         yield [torch.from_numpy(part) for part in np.array_split(rng.permutation(rows), parts)]
 

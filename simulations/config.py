@@ -126,6 +126,8 @@ class TrainingConfig:
         local_epochs: passes over a site's labels in each round.
         batch_size: examples per step.
         learning_rate: step size at the sites.
+        local_steps_max: most steps of a site in a round; one with more labels takes larger batches
+            instead. 0 for no bound.
         server_momentum: momentum of the aggregation.
         hidden_width: units of the hidden layer.
         embedding_width: columns of the embedding.
@@ -160,6 +162,7 @@ class TrainingConfig:
     local_epochs: int = 2
     batch_size: int = 16
     learning_rate: float = 0.05
+    local_steps_max: int = 0
     server_momentum: float = 0.9
     hidden_width: int = 128
     embedding_width: int = 64

@@ -40,7 +40,12 @@ UNLABELLED: Mapping[str, Any] = {
     "weight_power": 0.5,
 }
 """Trainer settings with guessed classes, apart from the comparison with plain training."""
-STEADY: Mapping[str, Any] = {**LONG, "batch_size": 32, "input_noise": 0.6}
+STEADY: Mapping[str, Any] = {
+    **LONG,
+    "batch_size": 32,
+    "local_steps_max": 6,
+    "input_noise": 0.6,
+}
 """Trainer settings of the whole system: changed inputs, larger batches, twice the rounds."""
 STEADY_TEXT: Mapping[str, Any] = {
     **STEADY,

@@ -26,6 +26,7 @@ _SHARED: Settings = {
     "rounds": 80,
     "local_epochs": 2,
     "batch_size": 32,
+    "local_steps_max": 6,
     "input_noise": 0.6,
     "server_momentum": 0.9,
 }

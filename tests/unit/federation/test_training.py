@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from federation.dataset import Examples, SiteData, from_samples, unlabelled_examples
-from federation.errors import DatasetInvalid
+from federation.errors import DatasetInvalid, RequestInvalid
 from federation.local_settings import LocalSettings
 from federation.networks import NetworkSpec, initial_arrays
 from federation.reply_rules import update_norm
 from federation.statistics import accuracy, seeded_code_book
-from federation.training import SiteTrainer, TrainTask
+from federation.training import SiteTrainer, TrainTask, _epochs
 from model_bundle.features import ColumnSpec, FeatureSpec
 
 pytestmark = pytest.mark.federation
@@ -135,3 +137,24 @@ def test_a_sample_with_a_class_is_no_unlabelled_one() -> None:
     assert len(SiteData(known, known).unlabelled) == 0
     with pytest.raises(DatasetInvalid, match="carries a class"):
         SiteData(known, known, free)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batches"), [(20, [20]), (96, [32, 32, 32]), (97, [33, 32, 32]), (900, [300] * 3)]
+)
+def test_a_site_with_many_examples_takes_larger_batches_rather_than_more_steps(
+    rows: int, batches: list[int]
+) -> None:
+    local = LocalSettings(local_epochs=2, batch_size=32, local_steps_max=6)
+    epochs = [[len(part) for part in parts] for parts in _epochs(rows, local, 1)]
+    assert epochs == [batches, batches]
+
+
+def test_without_a_bound_steps_grow_with_the_examples_and_each_epoch_has_one_at_least() -> None:
+    free = LocalSettings(local_epochs=2, batch_size=32)
+    assert [len(parts) for parts in _epochs(900, free, 1)] == [29, 29]
+    tight = replace(free, local_epochs=4, local_steps_max=2)
+    assert [len(parts) for parts in _epochs(900, tight, 1)] == [1, 1, 1, 1]
+    for wrong in (-1, 2.0, True):
+        with pytest.raises(RequestInvalid, match="local_steps_max"):
+            replace(free, local_steps_max=wrong)

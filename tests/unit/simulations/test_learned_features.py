@@ -174,3 +174,26 @@ def test_what_a_simulation_names_stays_and_frozen_features_train_as_before() -> 
     assert (named.data.width, named.training.input_noise, named.training.rounds) == (48, 0.1, 80)
     frozen = config_of({"data": {"path": "x.npz", "kind": "image"}})
     assert frozen.training == TrainingConfig()
+
+
+@pytest.mark.parametrize("sites", [1, 3])
+def test_a_few_sites_with_many_labels_each_learn_as_well_as_many_with_few(sites: int) -> None:
+    """Without a bound on their steps the server's momentum throws such a run off."""
+    data = {"path": "builtin:digits", "kind": "image", "features": "learned", "width": 64}
+    config = config_of(
+        {
+            "data": data,
+            "federation": {"sites": sites, "alpha": 100.0},
+            "budget": {"initial": 700, "per_cycle": 20, "cycles": 1},
+            "training": {"input_views": 0},
+            "simulation": {"processes": 1},
+        }
+    )
+    dataset = load_dataset(config.data)
+    world = make_world(config, dataset, 1)
+    dataset = learn_features(config, dataset, world, 1)
+    learner = make_learner(dataset, config.training, 1)
+    model = Run(config, dataset, world, learner).start_model()
+    assert model is not None
+    logits, _ = learner.predict(model.arrays, dataset.test)
+    assert (logits.argmax(axis=1) == dataset.test_classes).mean() > 0.96
