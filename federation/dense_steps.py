@@ -48,6 +48,7 @@ class DenseSteps:
     ) -> None:
         self._layout = parameter_layout(spec)
         self._local = local
+        self._has_skip = spec.linear_skip
         self._keep = 1.0 - spec.dropout_ratio
         self._values = np.concatenate(
             [parameters[name].detach().numpy().ravel() for name in self._layout]
@@ -73,7 +74,11 @@ class DenseSteps:
         embedding: Floats = hidden @ at["embedding.weight"].T + at["embedding.bias"]
         np.maximum(embedding, 0, out=embedding)
         logits: Floats = embedding @ at["head.weight"].T + at["head.bias"]
+        if self._has_skip:
+            logits += x @ at["skip.weight"].T + at["skip.bias"]
         loss, error = _cross_entropy(logits, targets, weights)
+        if self._has_skip:
+            self._layer("skip", error, x, last=True)
         back = self._layer("head", error, embedding)
         back *= embedding > 0
         back = self._layer("embedding", back, hidden)

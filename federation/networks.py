@@ -19,6 +19,9 @@ labels and then stays as it is (`feature_names`), while the rest (`head_spec`) l
                     (Coates and Ng, "Learning feature representations with k-means", 2012)
     text            latent semantic analysis of weighted n-grams (Deerwester et al., 1990)
 
+With `linear_skip` a linear map of the columns that the hidden layers read is added to what these
+say (the wide part of Cheng et al., "Wide & deep learning for recommender systems", 2016).
+
 With `plain_head` a second head of the same size stands beside the served one, on the same rows. It
 learns from labels alone (`twin_head`), gives `acquisition_logits` float32[n, classes], which say
 what is worth a label, and the embedding; `logits` stay those of the served head.
@@ -60,7 +63,7 @@ FEATURE_NAMES = {
 """Families whose first layer can learn without labels, and its parameters in network order."""
 POOL_GRID = {"image": (2, 2), "series": (1,)}
 """Parts of each axis of a map, for pooling; one for series: a window may start anywhere."""
-YOUNGER = ("unsupervised_width", "filter_count", "plain_head")
+YOUNGER = ("unsupervised_width", "filter_count", "plain_head", "linear_skip")
 """Settings that older trainers refuse to read."""
 FILTER_COUNTS = range(8, 1025)
 WIDTH_MAX = 4096
@@ -89,6 +92,8 @@ class NetworkSpec:
         filter_count: Patch filters of that layer for image and series, 8 to 1024.
         plain_head: A second head learns from labels alone and says what is worth a label. For
             record, encoder, and families with `unsupervised_width`; not with a committee.
+        linear_skip: What the hidden layers say is added to a linear map of the columns that they
+            read, which learns faster from few labels; for the same families.
     """
 
     family: str
@@ -104,6 +109,7 @@ class NetworkSpec:
     unsupervised_width: int = 0
     filter_count: int = 128
     plain_head: bool = False
+    linear_skip: bool = False
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -124,6 +130,7 @@ class NetworkSpec:
         if self.unsupervised_width != 0:
             _check_feature_layer(self)
         _check_plain_head(self)
+        _check_linear_skip(self)
 
     def to_mapping(self) -> dict[str, Any]:
         """Returns the fields as JSON-ready values; `YOUNGER` ones only where they are set."""
@@ -192,6 +199,16 @@ def _check_plain_head(spec: NetworkSpec) -> None:
         )
 
 
+def _check_linear_skip(spec: NetworkSpec) -> None:
+    if type(spec.linear_skip) is not bool:
+        raise RequestInvalid(f"linear_skip must be true or false, not {spec.linear_skip!r}")
+    if spec.linear_skip and spec.family in FEATURE_NAMES and not spec.unsupervised_width:
+        raise RequestInvalid(
+            f"linear_skip needs a {spec.family} network whose first layer no label changes; "
+            "set unsupervised_width, or linear_skip to false"
+        )
+
+
 def network(spec: NetworkSpec, ops: Operations[T], x: T, *, untaught: bool = False) -> dict[str, T]:
     """Applies the family's network to its input and returns the named outputs.
 
@@ -205,10 +222,10 @@ def network(spec: NetworkSpec, ops: Operations[T], x: T, *, untaught: bool = Fal
     body = feature_layer if spec.unsupervised_width else _BODIES[spec.family]
     rows = body(spec, ops, x)
     embedding = _embedded(spec, ops, rows)
-    outputs = {"logits": ops.linear(embedding, "head", spec.class_count)}
+    outputs = {"logits": _classed(spec, ops, embedding, rows)}
     if spec.plain_head:
         embedding = _embedded(spec, ops, rows, PLAIN_PREFIX)
-        asked = ops.linear(embedding, f"{PLAIN_PREFIX}head", spec.class_count)
+        asked = _classed(spec, ops, embedding, rows, PLAIN_PREFIX)
         outputs["acquisition_logits"] = asked
     outputs["embedding"] = ops.unit(rows if untaught else embedding)
     if spec.committee_count:
@@ -221,6 +238,13 @@ def _embedded(spec: NetworkSpec, ops: Operations[T], rows: T, prefix: str = "") 
     hidden = ops.relu(ops.linear(rows, f"{prefix}hidden", spec.hidden_width))
     hidden = ops.drop(hidden, spec.dropout_ratio)
     return ops.relu(ops.linear(hidden, f"{prefix}embedding", spec.embedding_width))
+
+
+def _classed(spec: NetworkSpec, ops: Operations[T], embedding: T, rows: T, prefix: str = "") -> T:
+    logits = ops.linear(embedding, f"{prefix}head", spec.class_count)
+    if not spec.linear_skip:
+        return logits
+    return ops.added(logits, ops.linear(rows, f"{prefix}skip", spec.class_count))
 
 
 def feature_layer(spec: NetworkSpec, ops: Operations[T], x: T) -> T:

@@ -116,6 +116,9 @@ class _Graph:
     def scaled(self, x: str, factor: float) -> str:
         return self._node("Mul", x, self._number(factor))
 
+    def added(self, x: str, y: str) -> str:
+        return self._node("Add", x, y)
+
     def _centred(self, x: str) -> str:
         axes = list(range(1, 2 + len(self._window)))
         return self._node("Sub", x, self._node("ReduceMean", x, axes=axes, keepdims=1))

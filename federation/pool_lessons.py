@@ -137,7 +137,7 @@ class PoolLessons:
         """
         parts = [part for part in (self.labelled, self._free) if len(part)]
         x = torch.cat(parts)
-        body = [t for n, t in parameters.items() if not n.startswith(("head", "committee"))]
+        body = [t for n, t in parameters.items() if not n.startswith(("head", "skip", "committee"))]
         for tensor in body:
             tensor.requires_grad = True
         optimizer = torch.optim.AdamW(body, lr=VIEW_RATE)

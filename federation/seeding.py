@@ -26,9 +26,9 @@ def seeded_arrays(
     """Returns a float32 array for every name and shape of a layout.
 
     Weights before a rectifier follow He et al., "Delving deep into rectifiers", 2015; heads follow
-    Glorot and Bengio, 2010; the n-gram table is standard normal. A layer that is yet to learn
-    without labels starts with random filters of unit length and mean zero, and a projection whose
-    rows have mean zero.
+    Glorot and Bengio, 2010; a linear map beside them starts at 0; the n-gram table is standard
+    normal. A layer that is yet to learn without labels starts with random filters of unit length
+    and mean zero, and a projection whose rows have mean zero.
 
     >>> found = seeded_arrays({"head.weight": (2, 3), "plain_head.weight": (2, 3)}, seed=1)
     >>> bool((found["head.weight"] == found["plain_head.weight"]).all())
@@ -60,6 +60,8 @@ def _even(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _scale(name: str, shape: tuple[int, ...]) -> float:
     if len(shape) == 1:
         return 0.0
+    if name == "skip.weight":
+        return 0.0  # the hidden layers alone speak before anything is learned
     if name == "tokens.weight":
         return 1.0
     if name == "projection.weight":

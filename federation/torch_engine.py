@@ -94,6 +94,9 @@ class _Tensors:
     def scaled(self, x: Tensor, factor: float) -> Tensor:
         return x * factor
 
+    def added(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
 
 def _centred(x: Tensor) -> Tensor:
     """Rows without their mean."""

@@ -156,6 +156,7 @@ class TrainingConfig:
             about doubles the time.
         pretrain_rounds: rounds before the first cycle that learn from unlabelled samples alone.
         plain_head: learn from unlabelled samples with one head, ask for labels with another.
+        linear_skip: add a linear map of the features to what the hidden layers say.
     """
 
     rounds: int = 40
@@ -185,6 +186,7 @@ class TrainingConfig:
     compare_plain: bool = False
     pretrain_rounds: int = 0
     plain_head: bool = False
+    linear_skip: bool = False
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,9 @@ def _run(config: SimulationConfig) -> Iterator[Rule]:
     yield "[training] pretrain_rounds", rounds, 0 <= rounds <= 1000, "0 to 1000"
     fixed = config.data.features != "native" or config.data.kind == "record"
     wanted = "false where [data] features is native and the kind is not record"
-    yield "[training] plain_head", training.plain_head, fixed or not training.plain_head, wanted
+    for key in ("plain_head", "linear_skip"):
+        asked = getattr(training, key)
+        yield f"[training] {key}", asked, fixed or not asked, wanted
     moves = config.data.kind == "image" and config.data.features == "learned"
     wanted = "0 unless [data] kind is image and features learned"
     views = training.input_views

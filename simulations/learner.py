@@ -275,5 +275,6 @@ def make_learner(
         hidden_width=config.hidden_width,
         encoder_width=dataset.input_width,
         plain_head=config.plain_head,
+        linear_skip=config.linear_skip,
     )
     return Learner(dataset, spec, config, seed, flower)

@@ -51,10 +51,12 @@ STEADY_TEXT: Mapping[str, Any] = {
     **STEADY,
     "hidden_width": 512,
     "embedding_width": 256,
+    "linear_skip": True,
     "input_noise": 1.0,
     "server_momentum": 0.8,
 }
-"""The same for texts: a wide head on many columns, held back by stronger changes."""
+"""The same for texts: a wide head on many columns, held back by stronger changes, and a linear map
+beside it, which learns sooner."""
 STEADY_IMAGE: Mapping[str, Any] = {**STEADY, "input_views": 8}
 """The same for images, which are also seen moved a little."""
 

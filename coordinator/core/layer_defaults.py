@@ -16,8 +16,10 @@ from typing import Any
 Settings = Mapping[str, Any]
 LAYER_WIDTH: Mapping[str, int] = {"image": 256, "series": 64, "text": 400}
 """Columns that were measured best, by kind; texts with a handful of classes do with 200."""
-HEAD: Mapping[str, Settings] = {"text": {"hidden_width": 512, "embedding_width": 256}}
-"""Sizes of what lies on the layer, where they are not the usual ones."""
+HEAD: Mapping[str, Settings] = {
+    "text": {"linear_skip": True, "hidden_width": 512, "embedding_width": 256}
+}
+"""What lies on the layer, where it is not the usual."""
 FEATURES: Mapping[str, Settings] = {"text": {"word_weight": 2}}
 """Feature extraction in front of the layer."""
 STEP: Settings = {"optimizer": "sgd", "learning_rate": 0.05}

@@ -27,7 +27,8 @@ def campaign(kind: str, **tables: Any) -> tuple[dict[str, Any], dict[str, Any], 
 def test_texts_get_words_a_wide_head_and_steps_that_do_not_diverge() -> None:
     features, network, training = campaign("text", network={"unsupervised_width": 400})
     assert features == {"word_weight": 2}
-    assert network == {"unsupervised_width": 400, "hidden_width": 512, "embedding_width": 256}
+    sizes = {"hidden_width": 512, "embedding_width": 256, "linear_skip": True}
+    assert network == {"unsupervised_width": 400, **sizes}
     assert (training["optimizer"], training["learning_rate"]) == ("sgd", 0.05)
     assert (training["rounds"], training["input_noise"], training["server_momentum"]) == (
         80,
@@ -40,7 +41,8 @@ def test_texts_get_words_a_wide_head_and_steps_that_do_not_diverge() -> None:
 def test_images_are_also_moved_and_series_are_not() -> None:
     shape = {"features": {"height": 8, "width": 8}}
     features, network, training = campaign("image", network={"unsupervised_width": 256}, **shape)
-    assert (features, network) == (shape["features"], {"unsupervised_width": 256})
+    assert features == shape["features"]
+    assert network == {"unsupervised_width": 256}
     assert training["input_views"] == 8
     assert "input_views" not in TRAINING["series"]
 
@@ -48,7 +50,12 @@ def test_images_are_also_moved_and_series_are_not() -> None:
 @pytest.mark.parametrize("kind", sorted(TRAINING))
 def test_what_a_campaign_names_stays(kind: str) -> None:
     named = {"rounds": 7, "input_noise": 0.0, "server_momentum": 0.1, "batch_size": 5}
-    network = {"unsupervised_width": 32, "hidden_width": 9, "embedding_width": 4}
+    network = {
+        "unsupervised_width": 32,
+        "hidden_width": 9,
+        "embedding_width": 4,
+        "linear_skip": False,
+    }
     features, sizes, training = completed(kind, {"word_weight": 1}, network, named)
     assert features == {"word_weight": 1}
     assert sizes == network

@@ -164,6 +164,7 @@ def test_a_simulation_on_learned_features_trains_as_a_campaign_does(kind: str) -
     assert aggregation_settings(made.training) == expected.aggregation
     assert made.training.rounds == expected.rounds.rounds == 80
     assert network == {**request, **HEAD.get(kind, {})}
+    assert made.training.linear_skip == (kind == "text")
     assert made.training.hidden_width == network.get("hidden_width", 128)
     assert made.training.embedding_width == network.get("embedding_width", 64)
 
