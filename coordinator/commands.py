@@ -172,7 +172,7 @@ def campaign(arguments: argparse.Namespace) -> int:
 
 def _create(arguments: argparse.Namespace) -> int:
     from coordinator.bootstrap import system_clock
-    from coordinator.campaign_file import create_campaign, read_campaign_file
+    from coordinator.campaign_file import TABLES, create_campaign, read_campaign_file
 
     settings = read_campaign_file(arguments.file)
     store = _opened(_config(arguments))
@@ -180,8 +180,19 @@ def _create(arguments: argparse.Namespace) -> int:
         record = create_campaign(store, settings, now=system_clock(), entropy=os.urandom)
     finally:
         store.close()
-    values = {"campaign_id": record.campaign_id.hex(), "name": record.name}
-    return _answer(arguments, values, f"created {record.name} ({record.campaign_id.hex()})")
+    tables = {table: dict(getattr(settings, table)) for table in TABLES}
+    values = {"campaign_id": record.campaign_id.hex(), "name": record.name, "settings": tables}
+    text = f"created {record.name} ({record.campaign_id.hex()})"
+    return _answer(arguments, values, "\n".join([text, *_setting_lines(tables)]))
+
+
+def _setting_lines(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What a campaign passes through to the federation, with what was filled in."""
+    return [
+        f"  [{table}] " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in named.items())
+        for table, named in tables.items()
+        if named
+    ]
 
 
 def _campaigns(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -217,7 +228,8 @@ def _show(arguments: argparse.Namespace) -> int:
             )
             row["stop_advice"] = list(advice.reasons)
             stop = [f"  consider stopping: {reason}" for reason in advice.reasons]
-            return _answer(arguments, row, "\n".join([_campaign_line(row), *history, *stop]))
+            lines = [_campaign_line(row), *_setting_lines(row["settings"]), *history, *stop]
+            return _answer(arguments, row, "\n".join(lines))
     raise CampaignInvalid(f"there is no campaign named {arguments.name!r}")
 
 

@@ -339,3 +339,26 @@ def test_every_reason_for_a_refusal_is_on_the_operators_page():
     assert [
         reason for reason in Reason if f"`{reason}`" not in page and reason not in internal
     ] == []
+
+
+def test_a_campaign_says_what_was_filled_in_beside_its_layer(tmp_path, capsys):
+    folder = tmp_path / "central"
+    run(capsys, folder, "init")
+    path = tmp_path / "letters.toml"
+    path.write_text(
+        'name = "letters"\nkind = "text"\nclasses = ["a", "b"]\nsites = ["north"]\n'
+        "budget_labels = 10\ncycle_budget_labels = 5\ncycles = 2\n"
+        "[network]\nunsupervised_width = 200\n[training]\nrounds = 20\n"
+    )
+    status, made = run(capsys, folder, "campaign", "create", str(path))
+    assert status == 0
+    assert made["settings"]["training"]["rounds"] == 20
+    assert made["settings"]["training"]["local_steps_max"] == 6
+    assert made["settings"]["network"]["linear_skip"] is True
+    _, shown = run(capsys, folder, "campaign", "show", "letters")
+    assert shown["settings"] == made["settings"]
+    assert main(["campaign", "show", "letters", "--folder", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "[features] word_weight = 2" in text
+    assert "hidden_width = 512" in text
+    assert "local_steps_max = 6" in text
