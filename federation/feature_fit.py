@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from federation import survey_stages as stages
 from federation.fixed_columns import fixed_width
-from federation.networks import Arrays, NetworkSpec, fixed_arrays, parameter_layout
+from federation.layer_arrays import fixed_arrays
+from federation.networks import Arrays, NetworkSpec, parameter_layout
 from federation.statistics import GroupSums, next_code_book
 from federation.survey_stages import Ask, SurveySums
 

@@ -20,17 +20,9 @@ import torch
 from federation import dense_steps, torch_engine, views
 from federation.dataset import VIEWS, Examples, SiteData
 from federation.errors import RequestInvalid
+from federation.layer_arrays import fixed_arrays, layer_digest, trained_arrays
 from federation.local_settings import LocalSettings, check_views
-from federation.networks import (
-    INPUT_NAMES,
-    Arrays,
-    NetworkSpec,
-    check_arrays,
-    fixed_arrays,
-    head_spec,
-    layer_digest,
-    trained_arrays,
-)
+from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, check_arrays, head_spec
 from federation.statistics import Floats
 from federation.training import Prediction, SiteReport, SiteTrainer, SiteUpdate, TrainTask
 from federation.twin_head import TwinTrainer

@@ -23,14 +23,8 @@ from federation.courier import Transport
 from federation.errors import CheckpointInvalid, FrameInvalid, QuorumMissed
 from federation.feature_fit import CELL_STEPS, exchange_count, fit_cells, fit_features
 from federation.fixed_columns import fixed_width, is_fitted
-from federation.networks import (
-    Arrays,
-    NetworkSpec,
-    feature_names,
-    fixed_arrays,
-    initial_arrays,
-    parameter_layout,
-)
+from federation.layer_arrays import fixed_arrays
+from federation.networks import Arrays, NetworkSpec, feature_names, initial_arrays, parameter_layout
 from federation.requests import TrainingRequest
 from federation.round_loop import RunPlan, quorum
 from federation.statistics import Floats

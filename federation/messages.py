@@ -20,15 +20,9 @@ from numpy.typing import NDArray
 
 from federation.errors import FrameInvalid, LayerUnknown
 from federation.frames import Frame
+from federation.layer_arrays import layer_digest, trained_arrays
 from federation.local_settings import LocalSettings
-from federation.networks import (
-    Arrays,
-    NetworkSpec,
-    feature_names,
-    layer_digest,
-    parameter_layout,
-    trained_arrays,
-)
+from federation.networks import Arrays, NetworkSpec, feature_names, parameter_layout
 from federation.statistics import RELIABILITY_BINS, TEMPERATURES, Calibration, GroupSums
 from federation.survey_stages import (
     CELLS_MAX,

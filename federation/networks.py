@@ -29,7 +29,6 @@ what is worth a label, and the embedding; `logits` stay those of the served head
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -341,19 +340,6 @@ def feature_names(spec: NetworkSpec) -> tuple[str, ...]:
     return FEATURE_NAMES[spec.family] if spec.unsupervised_width else ()
 
 
-def fixed_arrays(arrays: Mapping[str, NDArray[np.float32]], spec: NetworkSpec) -> Arrays:
-    """Returns the parameters of `feature_names`; those of the layer that nobody trains."""
-    return {name: arrays[name] for name in feature_names(spec)}
-
-
-def layer_digest(arrays: Mapping[str, NDArray[np.float32]], spec: NetworkSpec) -> str:
-    """Returns the SHA-256 of the fixed layer's bytes in network order, 64 hex digits."""
-    found = hashlib.sha256()
-    for array in fixed_arrays(arrays, spec).values():
-        found.update(array.tobytes())
-    return found.hexdigest()
-
-
 def head_spec(spec: NetworkSpec) -> NetworkSpec:
     """Returns what is trained on top of the features, as a network that takes them as input.
 
@@ -363,12 +349,6 @@ def head_spec(spec: NetworkSpec) -> NetworkSpec:
     """
     width = spec.unsupervised_width
     return replace(spec, family="encoder", encoder_width=width, unsupervised_width=0)
-
-
-def trained_arrays(arrays: Mapping[str, NDArray[np.float32]], spec: NetworkSpec) -> Arrays:
-    """Returns the parameters that learn from labels: those of `head_spec`."""
-    fixed = feature_names(spec)
-    return {name: array for name, array in arrays.items() if name not in fixed}
 
 
 def parameter_layout(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:

@@ -23,8 +23,9 @@ from federation.aggregation import AggregationSettings, ServerState, Update, agg
 from federation.checkpoint import RoundState
 from federation.courier import Courier, Transport
 from federation.errors import QuorumMissed
+from federation.layer_arrays import fixed_arrays, trained_arrays
 from federation.local_settings import LocalSettings
-from federation.networks import Arrays, NetworkSpec, fixed_arrays, trained_arrays
+from federation.networks import Arrays, NetworkSpec
 from federation.reply_rules import update_norm
 from federation.requests import RoundSettings
 from federation.screening import (

@@ -18,8 +18,9 @@ import numpy as np
 from federation import frames
 from federation.aggregation import Update
 from federation.errors import FederationError, FrameInvalid, ReplyRefused
+from federation.layer_arrays import fixed_arrays, trained_arrays
 from federation.messages import ReportReply, UpdateReply, read_report, read_sums, read_update
-from federation.networks import Arrays, NetworkSpec, fixed_arrays, trained_arrays
+from federation.networks import Arrays, NetworkSpec
 from federation.reply_rules import check_report, check_survey, check_update, update_norm
 from federation.survey_stages import Question, SurveySums, sums_layout
 

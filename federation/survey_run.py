@@ -23,7 +23,8 @@ from federation.courier import Transport
 from federation.errors import QuorumMissed
 from federation.feature_fit import fit_features
 from federation.fixed_columns import is_fitted
-from federation.networks import fixed_arrays, initial_arrays
+from federation.layer_arrays import fixed_arrays
+from federation.networks import initial_arrays
 from federation.round_loop import RunPlan, quorum
 from federation.screening import norm_limit, screen_sums
 from federation.survey_stages import Question, SurveySums

@@ -17,7 +17,8 @@ from federation import frames, messages, survey
 from federation.dataset import SiteData
 from federation.errors import FederationError
 from federation.feature_layer import Trainer, make_trainer
-from federation.networks import Arrays, NetworkSpec, fixed_arrays, layer_digest
+from federation.layer_arrays import fixed_arrays, layer_digest
+from federation.networks import Arrays, NetworkSpec
 from federation.reply_rules import check_report, check_survey, check_update
 from federation.statistics import GroupSums
 from federation.survey_stages import SAMPLES_MIN, no_sums, sums_layout

@@ -12,18 +12,15 @@ bytes. Replies hold parameters, counts and sums only; `reply_rules` checks them 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from numpy.typing import NDArray
 from torch import Tensor
 
-from federation import dense_steps, torch_engine, views
+from federation import batches, dense_steps, torch_engine, views
 from federation.dataset import VIEWS, Examples, SiteData, from_samples
 from federation.local_settings import OPTIMIZERS, LocalSettings
 from federation.networks import Arrays, NetworkSpec, check_arrays, initial_arrays
@@ -235,16 +232,16 @@ class SiteTrainer:
         for tensor in parameters.values():
             tensor.requires_grad = True
         optimizer = _optimizer(parameters, local)
-        weights = _class_weights(self._train.classes, self.spec.class_count, local.balance)
+        weights = batches.class_weights(self._train.classes, self.spec.class_count, local.balance)
         lesson = _Lesson(
             inputs,
             torch.from_numpy(weights).to(self._device),
-            _resampling(len(self._train), self.spec.committee_count, seed).to(self._device),
+            batches.resampling(len(self._train), self.spec.committee_count, seed).to(self._device),
             local.input_noise,
             taught,
         )
         epoch_loss = 0.0
-        for rows in _epochs(len(self._train), local, seed):
+        for rows in batches.epochs(len(self._train), local, seed):
             loss_sum = torch.zeros((), device=self._device)
             for batch in rows:
                 index = batch.to(self._device)
@@ -283,10 +280,10 @@ class SiteTrainer:
         """The same descent for small dense networks, without automatic differentiation."""
         steps = dense_steps.DenseSteps(self.spec, parameters, local)
         inputs, classes = self._round_inputs(local, seed).numpy(), self._train.classes
-        weights = _class_weights(classes, self.spec.class_count, local.balance)[classes]
+        weights = batches.class_weights(classes, self.spec.class_count, local.balance)[classes]
         targets = np.eye(self.spec.class_count, dtype=np.float32)[classes]
         epoch_loss = 0.0
-        for rows in _epochs(len(classes), local, seed):
+        for rows in batches.epochs(len(classes), local, seed):
             order, loss_sum, start = torch.cat(rows).numpy(), 0.0, 0
             inputs_now, targets_now, weights_now = inputs[order], targets[order], weights[order]
             for batch in rows:
@@ -385,26 +382,6 @@ def _optimizer(parameters: torch_engine.Parameters, local: LocalSettings) -> tor
     return torch.optim.SGD(
         tensors, lr=local.learning_rate, momentum=0.9, weight_decay=local.weight_decay
     )
-
-
-def _class_weights(classes: Counts, class_count: int, balance: float) -> NDArray[np.float32]:
-    counts = np.maximum(np.bincount(classes, minlength=class_count), 1)
-    weights = counts.astype(np.float64) ** -balance
-    mean = weights[classes].mean() if len(classes) else 1.0
-    return (weights / mean).astype(np.float32)
-
-
-def _resampling(rows: int, members: int, seed: int) -> Tensor:
-    """Poisson(1) weights float32[rows, members]: bagging without copies (Oza, Russell, 2001)."""
-    draws = np.random.default_rng(seed).poisson(1.0, (rows, members))
-    return torch.from_numpy(draws.astype(np.float32))
-
-
-def _epochs(rows: int, local: LocalSettings, seed: int) -> Iterator[list[Tensor]]:
-    rng = np.random.default_rng(seed)
-    parts = max(1, math.ceil(rows / local.batch_size_of(rows)))
-    for _ in range(local.local_epochs):
-        yield [torch.from_numpy(part) for part in np.array_split(rng.permutation(rows), parts)]
 
 
 def _distance(parameters: torch_engine.Parameters, start: torch_engine.Parameters) -> Tensor:

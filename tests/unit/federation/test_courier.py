@@ -14,16 +14,9 @@ from federation.courier import Courier, Replies
 from federation.dataset import SiteData
 from federation.errors import FrameInvalid, LayerUnknown
 from federation.in_process import Handle, desk_for, transport_for
+from federation.layer_arrays import fixed_arrays, layer_digest, trained_arrays
 from federation.local_settings import LocalSettings
-from federation.networks import (
-    Arrays,
-    NetworkSpec,
-    feature_names,
-    fixed_arrays,
-    initial_arrays,
-    layer_digest,
-    trained_arrays,
-)
+from federation.networks import Arrays, NetworkSpec, feature_names, initial_arrays
 from federation.requests import TrainingRequest
 from model_bundle.features import FeatureSpec
 

@@ -13,6 +13,7 @@ from edge_agent.onnx_scan import check_model
 from federation import onnx_engine, torch_engine
 from federation.errors import RequestInvalid
 from federation.fixed_columns import is_fitted
+from federation.layer_arrays import trained_arrays
 from federation.networks import (
     INPUT_NAMES,
     POOL_GRID,
@@ -25,7 +26,6 @@ from federation.networks import (
     parameter_layout,
     patch_side,
     pooling_cells,
-    trained_arrays,
 )
 from federation.probes import probe_inputs
 from federation.publish import check_parity, run_onnx, run_torch

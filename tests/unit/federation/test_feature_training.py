@@ -21,15 +21,9 @@ from federation.dataset import Examples, SiteData, from_samples, no_examples, un
 from federation.errors import NetworkInvalid, RequestInvalid
 from federation.feature_layer import FeatureTrainer, encoded, make_trainer
 from federation.in_process import desk_for, transport_for
+from federation.layer_arrays import trained_arrays
 from federation.local_settings import LocalSettings
-from federation.networks import (
-    Arrays,
-    NetworkSpec,
-    feature_names,
-    head_spec,
-    initial_arrays,
-    trained_arrays,
-)
+from federation.networks import Arrays, NetworkSpec, feature_names, head_spec, initial_arrays
 from federation.publish import publish, publish_untrained, run_torch
 from federation.requests import RoundSettings, TrainingRequest
 from federation.round_loop import RunPlan, next_state

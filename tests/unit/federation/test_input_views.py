@@ -12,14 +12,9 @@ import torch
 from federation.dataset import VIEWS, SiteData, no_examples
 from federation.errors import RequestInvalid
 from federation.feature_layer import encoded, make_trainer, with_views
+from federation.layer_arrays import trained_arrays
 from federation.local_settings import LocalSettings, check_views
-from federation.networks import (
-    Arrays,
-    NetworkSpec,
-    head_spec,
-    initial_arrays,
-    trained_arrays,
-)
+from federation.networks import Arrays, NetworkSpec, head_spec, initial_arrays
 from federation.requests import TrainingSettings
 from federation.training import SiteTrainer, TrainTask
 from federation.views import MOVE_SHARE, moved

@@ -11,15 +11,9 @@ from federation import dense_steps, onnx_engine
 from federation.dataset import Examples, SiteData, no_examples
 from federation.errors import RequestInvalid
 from federation.feature_layer import encoded, make_trainer
+from federation.layer_arrays import trained_arrays
 from federation.local_settings import LocalSettings
-from federation.networks import (
-    Arrays,
-    NetworkSpec,
-    head_spec,
-    initial_arrays,
-    parameter_layout,
-    trained_arrays,
-)
+from federation.networks import Arrays, NetworkSpec, head_spec, initial_arrays, parameter_layout
 from federation.probes import probe_inputs
 from federation.publish import check_parity, run_onnx, run_torch
 from federation.torch_engine import choose_device

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from federation.batches import epochs
 from federation.dataset import Examples, SiteData, from_samples, unlabelled_examples
 from federation.errors import DatasetInvalid, RequestInvalid
 from federation.local_settings import LocalSettings
 from federation.networks import NetworkSpec, initial_arrays
 from federation.reply_rules import update_norm
 from federation.statistics import accuracy, seeded_code_book
-from federation.training import SiteTrainer, TrainTask, _epochs
+from federation.training import SiteTrainer, TrainTask
 from model_bundle.features import ColumnSpec, FeatureSpec
 
 pytestmark = pytest.mark.federation
@@ -146,15 +147,15 @@ def test_a_site_with_many_examples_takes_larger_batches_rather_than_more_steps(
     rows: int, batches: list[int]
 ) -> None:
     local = LocalSettings(local_epochs=2, batch_size=32, local_steps_max=6)
-    epochs = [[len(part) for part in parts] for parts in _epochs(rows, local, 1)]
-    assert epochs == [batches, batches]
+    found = [[len(part) for part in parts] for parts in epochs(rows, local, 1)]
+    assert found == [batches, batches]
 
 
 def test_without_a_bound_steps_grow_with_the_examples_and_each_epoch_has_one_at_least() -> None:
     free = LocalSettings(local_epochs=2, batch_size=32)
-    assert [len(parts) for parts in _epochs(900, free, 1)] == [29, 29]
+    assert [len(parts) for parts in epochs(900, free, 1)] == [29, 29]
     tight = replace(free, local_epochs=4, local_steps_max=2)
-    assert [len(parts) for parts in _epochs(900, tight, 1)] == [1, 1, 1, 1]
+    assert [len(parts) for parts in epochs(900, tight, 1)] == [1, 1, 1, 1]
     for wrong in (-1, 2.0, True):
         with pytest.raises(RequestInvalid, match="local_steps_max"):
             replace(free, local_steps_max=wrong)

@@ -16,15 +16,9 @@ from federation.dataset import SiteData, from_samples, no_examples, unlabelled_e
 from federation.errors import NetworkInvalid, RequestInvalid
 from federation.feature_layer import FeatureTrainer, Trainer, encoded, make_trainer
 from federation.in_process import desk_for, transport_for
+from federation.layer_arrays import trained_arrays
 from federation.local_settings import LocalSettings
-from federation.networks import (
-    Arrays,
-    NetworkSpec,
-    head_spec,
-    initial_arrays,
-    parameter_layout,
-    trained_arrays,
-)
+from federation.networks import Arrays, NetworkSpec, head_spec, initial_arrays, parameter_layout
 from federation.probes import probe_inputs
 from federation.publish import check_parity, publish, run_onnx, run_torch
 from federation.requests import TrainingRequest
