@@ -6,7 +6,8 @@
 A model that also learns from guessed classes of unlabelled samples confirms itself: it is sure
 where it guessed, so that its doubt asks for the wrong samples. The served head learns as the
 settings say; the plain head learns the same round without guesses and changed inputs, from a
-trainer that never holds an unlabelled sample. The result is that of two separate trainings.
+trainer that never holds an unlabelled sample; moved copies of images are examples to both. The
+result is that of two separate trainings.
 
 Class table, calibration and loss are the served head's; class sums, cell sums and the embedding are
 the plain head's, as in the network's outputs. Rounds that learn views change the served head only.
