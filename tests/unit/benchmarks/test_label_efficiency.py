@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.label_efficiency import figures, protocol
+from benchmarks.label_efficiency import figures, pooled, protocol
 from benchmarks.label_efficiency.runs import Job, play_all, read_lines
 from benchmarks.label_efficiency.tables import fill_in, write_tables
 from simulations.config import config_of
@@ -132,3 +132,20 @@ def test_a_short_run_of_the_protocol_goes_on_where_it_was_and_writes_its_tables(
     summary = json.loads((tmp_path / "results.json").read_text())["summary"][cell.name]
     assert summary["perimeter"]["pooled_ratio"] > 0
     assert all(len(found["curve"]) == 2 for found in read_lines(tmp_path))
+
+
+def test_federated_and_pooled_training_learn_from_the_same_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = protocol.Preparation("learned", {"rounds": 6, "local_steps_max": 6}, 32)
+    entrant = protocol.Entrant(protocol.WHOLE_SYSTEM, "perimeter", quick, start="policy")
+    monkeypatch.setattr(protocol, "entrants", lambda: [entrant])
+    cell = next(iter(pooled.cells(("digits",))))
+    apart, together = pooled.measure(cell, 0, tmp_path, tmp_path)
+    assert apart > 0.8
+    assert together > 0.8
+    assert pooled.main(["--features", str(tmp_path), "--sets", "digits", "--seeds", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith(f"| {cell.name} | 0 | {100 * apart:.1f} | {100 * together:.1f} |")
+    own = {(c.subject.name, c.alpha) for c in pooled.cells(("medquad",))}
+    assert own == {("medquad", 0.1), ("medquad", 0.0)}
