@@ -12,7 +12,6 @@ checkout.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.masking.folder import data_folder
 from federation import torch_engine
 from federation.dataset import Examples, SiteData, from_samples
 from federation.feature_fit import fit_features
@@ -33,7 +33,6 @@ from model_bundle.features import FeatureSpec
 from simulations.config import DataConfig
 from simulations.datasets import Dataset, load_dataset
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 ROUNDS = 4
 LARGER = 4
 """Small images are also drawn so many times as large, in three channels."""
@@ -166,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=6000, help="most training samples")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     options = parser.parse_args(arguments)
-    data = options.data or Path(os.environ.get("PERIMETER_DATA", BESIDE))
+    data = options.data or data_folder()
     has_card = torch.cuda.is_available()
     print(f"torch {torch.__version__}, {options.threads} threads, ", end="")
     print(torch.cuda.get_device_name() if has_card else "no CUDA device: its columns stay empty")

@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coordinator.core.campaign import Campaign, CampaignState
+from coordinator.core.campaign import PASSED_ON, Campaign, CampaignState
 from coordinator.core.layer_defaults import completed
 from coordinator.core.records import CampaignRecord
 from coordinator.errors import CampaignInvalid, StoreConflict
 from coordinator.store import Store
 
-TABLES = ("features", "network", "training")
-"""What a campaign passes through to the federation."""
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATIONS = {
     "grant_lifetime": "grant_lifetime_seconds",
@@ -79,12 +77,12 @@ def campaign_of(values: Mapping[str, Any]) -> Campaign:
         listed = settings.get(key)
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise CampaignInvalid(f"{key} must be a list of names")
-    for key in TABLES:
+    for key in PASSED_ON:
         if not isinstance(settings.get(key, {}), Mapping):
             raise CampaignInvalid(f"{key} must be a table")
     if settings.get("family", "") in ("", settings.get("kind")):
-        given = (settings.get(table, {}) for table in TABLES)
-        settings |= dict(zip(TABLES, completed(str(settings.get("kind")), *given), strict=True))
+        given = (settings.get(table, {}) for table in PASSED_ON)
+        settings |= dict(zip(PASSED_ON, completed(str(settings.get("kind")), *given), strict=True))
     return Campaign.from_mapping(settings)
 
 

@@ -172,7 +172,7 @@ def campaign(arguments: argparse.Namespace) -> int:
 
 def _create(arguments: argparse.Namespace) -> int:
     from coordinator.bootstrap import system_clock
-    from coordinator.campaign_file import TABLES, create_campaign, read_campaign_file
+    from coordinator.campaign_file import create_campaign, read_campaign_file
 
     settings = read_campaign_file(arguments.file)
     store = _opened(_config(arguments))
@@ -180,7 +180,7 @@ def _create(arguments: argparse.Namespace) -> int:
         record = create_campaign(store, settings, now=system_clock(), entropy=os.urandom)
     finally:
         store.close()
-    tables = {table: dict(getattr(settings, table)) for table in TABLES}
+    tables = settings.passed_on
     values = {"campaign_id": record.campaign_id.hex(), "name": record.name, "settings": tables}
     text = f"created {record.name} ({record.campaign_id.hex()})"
     return _answer(arguments, values, "\n".join([text, *_setting_lines(tables)]))

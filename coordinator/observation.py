@@ -15,7 +15,6 @@ from prometheus_client.registry import Collector
 
 from coordinator.advice import stop_advice
 from coordinator.agreement import changes_of, gain_of
-from coordinator.campaign_file import TABLES
 from coordinator.core.campaign import Campaign
 from coordinator.core.entries import GrantState
 from coordinator.core.ledger import Account, CampaignBooks
@@ -117,7 +116,7 @@ def _campaign(office: Office, record: CampaignRecord) -> dict[str, Any]:
         "model_version": rollout.released_version,
         "canary_version": rollout.canary_version,
         "training": _training(run),
-        "settings": {table: dict(getattr(campaign, table)) for table in TABLES},
+        "settings": campaign.passed_on,
         "sites": {site_id: _site(office, key, books, site_id) for site_id in campaign.sites},
         "agents": _agents(office, campaign, key),
         "history": history,

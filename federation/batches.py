@@ -1,6 +1,7 @@
 """Which examples of a site make up a step, and what each of them counts.
 
-for batches_of_rows in epochs(90, LocalSettings(), seed=1): ...
+for batches in epochs(90, LocalSettings(), seed=1):
+    ...
 """
 
 from __future__ import annotations

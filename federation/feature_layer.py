@@ -120,6 +120,7 @@ class FeatureTrainer:
         self._data, self._thread_count, self._wanted = data, thread_count, device
         self._device = torch_engine.choose_device(device)
         torch_engine.reproducible(self._device, thread_count=thread_count)
+        self._view_count = 0
         self._kept: tuple[tuple[str, int], Trainer] | None = None
 
     @property
@@ -140,7 +141,8 @@ class FeatureTrainer:
                 "objective views changes a layer that unsupervised_width keeps as it is; "
                 "set pretrain_rounds or unsupervised_width to 0"
             )
-        head = self._head(arrays, local.input_views)
+        self._view_count = local.input_views
+        head = self._head(arrays)
         task = replace(task, teacher=trained_arrays(task.teacher, self.spec))
         update = head.train(trained_arrays(arrays, self.spec), local, task)
         return replace(update, arrays={**arrays, **update.arrays})
@@ -164,19 +166,12 @@ class FeatureTrainer:
         rows = encoded(self.spec, arrays, examples, self._device)
         return self._head(arrays).outputs(trained_arrays(arrays, self.spec), rows)
 
-    def _head(self, arrays: Arrays, view_count: int | None = None) -> Trainer:
-        """The trainer on the features of this layer, which are computed once.
-
-        Args:
-            arrays: Of the whole network.
-            view_count: Moved copies of each training example; None where they do not matter.
-        """
+    def _head(self, arrays: Arrays) -> Trainer:
+        """The trainer on the features of this layer and of as many copies as rounds want."""
         check_arrays(arrays, self.spec)
-        digest = layer_digest(arrays, self.spec)
-        if view_count is None:
-            view_count = self._kept[0][1] if self._kept else 0
-        if self._kept is None or self._kept[0] != (digest, view_count):
-            train = with_views(self.spec, arrays, self._data.train, view_count, self._device)
+        key = layer_digest(arrays, self.spec), self._view_count
+        if self._kept is None or self._kept[0] != key:
+            train = with_views(self.spec, arrays, self._data.train, self._view_count, self._device)
             others = (self._data.test, self._data.unlabelled)
             test, free = (encoded(self.spec, arrays, s, self._device) for s in others)
             rows = SiteData(train, test, free)
@@ -186,5 +181,5 @@ class FeatureTrainer:
                 device=self._wanted,
                 thread_count=self._thread_count,
             )
-            self._kept = (digest, view_count), head
+            self._kept = key, head
         return self._kept[1]

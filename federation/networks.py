@@ -128,8 +128,7 @@ class NetworkSpec:
             raise RequestInvalid(f"filter_count must be 8 to 1024, not {self.filter_count!r}")
         if self.unsupervised_width != 0:
             _check_feature_layer(self)
-        _check_plain_head(self)
-        _check_linear_skip(self)
+        _check_switches(self)
 
     def to_mapping(self) -> dict[str, Any]:
         """Returns the fields as JSON-ready values; `YOUNGER` ones only where they are set."""
@@ -186,26 +185,18 @@ def _check_feature_layer(spec: NetworkSpec) -> None:
         )
 
 
-def _check_plain_head(spec: NetworkSpec) -> None:
-    if type(spec.plain_head) is not bool:
-        raise RequestInvalid(f"plain_head must be true or false, not {spec.plain_head!r}")
+def _check_switches(spec: NetworkSpec) -> None:
+    for name in ("plain_head", "linear_skip"):
+        value = getattr(spec, name)
+        if type(value) is not bool:
+            raise RequestInvalid(f"{name} must be true or false, not {value!r}")
+        if value and spec.family in FEATURE_NAMES and not spec.unsupervised_width:
+            raise RequestInvalid(
+                f"{name} needs a {spec.family} network whose first layer no label changes; "
+                f"set unsupervised_width, or {name} to false"
+            )
     if spec.plain_head and spec.committee_count:
         raise RequestInvalid("plain_head and a committee both score; set committee_count to 0")
-    if spec.plain_head and spec.family in FEATURE_NAMES and not spec.unsupervised_width:
-        raise RequestInvalid(
-            f"plain_head needs a {spec.family} network whose first layer no label changes; "
-            "set unsupervised_width, or plain_head to false"
-        )
-
-
-def _check_linear_skip(spec: NetworkSpec) -> None:
-    if type(spec.linear_skip) is not bool:
-        raise RequestInvalid(f"linear_skip must be true or false, not {spec.linear_skip!r}")
-    if spec.linear_skip and spec.family in FEATURE_NAMES and not spec.unsupervised_width:
-        raise RequestInvalid(
-            f"linear_skip needs a {spec.family} network whose first layer no label changes; "
-            "set unsupervised_width, or linear_skip to false"
-        )
 
 
 def network(spec: NetworkSpec, ops: Operations[T], x: T, *, untaught: bool = False) -> dict[str, T]:

@@ -27,8 +27,8 @@ from federation.operations import PATCH_VARIANCE_FLOOR, SHARE_FLOOR
 
 Parameters = dict[str, Tensor]
 PART_ROWS = 512
-ANSWERS_MAX = 1 << 24
-"""Most answers of patch filters that are held at once: 64 MiB."""
+ANSWERS_MAX = 1 << 22
+"""Most answers of patch filters that are held at once: 16 MiB; a core is slower with more."""
 
 
 class _Tensors:

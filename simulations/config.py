@@ -283,6 +283,21 @@ def config_of(values: Mapping[str, Any]) -> SimulationConfig:
     return config
 
 
+def layer_training(kind: str, named: Mapping[str, Any]) -> dict[str, Any]:
+    """`[training]` as a campaign of this kind has it on a layer that sites learn without labels.
+
+    Args:
+        kind: text, image or series.
+        named: what the configuration says itself; it stays.
+
+    >>> layer_training("series", {"rounds": 9})["rounds"]
+    9
+    """
+    _, head, suited = completed(kind, {}, {"unsupervised_width": LAYER_WIDTH[kind]}, named)
+    known = {item.name for item in dataclasses.fields(TrainingConfig)}
+    return {**{k: v for k, v in {**head, **suited}.items() if k in known}, **named}
+
+
 def _with_layer_defaults(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a campaign gets with a layer that sites learn without labels, where nothing is named."""
     data, training = values["data"], values.get("training", {})
@@ -291,11 +306,8 @@ def _with_layer_defaults(values: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = data.get("kind")
     if data.get("features") != "learned" or not isinstance(kind, str) or kind not in LAYER_WIDTH:
         return values
-    width = data.get("width", LAYER_WIDTH[kind])
-    _, head, suited = completed(kind, {}, {"unsupervised_width": width}, training)
-    known = {item.name for item in dataclasses.fields(TrainingConfig)}
-    named = {k: v for k, v in {**head, **suited}.items() if k in known}
-    return {**values, "data": {**data, "width": width}, "training": {**named, **training}}
+    full = {"width": LAYER_WIDTH[kind], **data}
+    return {**values, "data": full, "training": layer_training(kind, training)}
 
 
 S = TypeVar("S")

@@ -10,27 +10,25 @@ site's trainer does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from federation import torch_engine
+from federation.dataset import VIEWS, unlabelled_examples
 from federation.errors import RequestInvalid
 from federation.feature_fit import fit_features
+from federation.feature_layer import with_views
 from federation.fixed_columns import is_fitted
 from federation.local_settings import LocalSettings
-from federation.networks import Arrays, NetworkSpec, initial_arrays
+from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, initial_arrays
 from federation.survey import ask_of
-from federation.views import moved
 from simulations.config import SimulationConfig
 from simulations.datasets import Dataset
 from simulations.errors import ConfigInvalid
 from simulations.world import World
-
-ROWS_AT_ONCE = 32
 
 
 def learn_features(config: SimulationConfig, dataset: Dataset, world: World, seed: int) -> Dataset:
@@ -56,13 +54,15 @@ def learn_features(config: SimulationConfig, dataset: Dataset, world: World, see
             f"[data] features = 'learned' needs a site with more samples than these "
             f"{max(len(rows) for rows in sites)}; use 'frozen'"
         )
+    # Any sample of the pool may get a label, so all are moved.
+    train = _through(spec, fitted, dataset.train, config.training.input_views)
     return replace(
         dataset,
         family="encoder",
         input_width=config.data.width,
-        train=_features(spec, fitted, dataset.train),
-        test=_features(spec, fitted, dataset.test),
-        views=_views(spec, fitted, dataset.train, config.training.input_views),
+        train=train[INPUT_NAMES["encoder"]],
+        test=_through(spec, fitted, dataset.test)[INPUT_NAMES["encoder"]],
+        views=train.get(VIEWS),
     )
 
 
@@ -78,25 +78,9 @@ def _spec(config: SimulationConfig, dataset: Dataset) -> NetworkSpec:
         raise ConfigInvalid(f"[data] features = 'learned', width: {error}") from None
 
 
-def _views(
-    spec: NetworkSpec, arrays: Arrays, rows: NDArray[Any], count: int
-) -> NDArray[np.float32] | None:
-    """Moved copies of all samples, since any of them may get a label."""
-    if not count:
-        return None
-    found = np.zeros((len(rows), count, spec.unsupervised_width), dtype=np.float32)
-    x = torch.from_numpy(np.ascontiguousarray(rows))
-    for copy in range(count):
-        found[:, copy] = _features(spec, arrays, moved(x, copy).numpy())
-    return found
-
-
-def _features(spec: NetworkSpec, arrays: Arrays, rows: NDArray[Any]) -> NDArray[np.float32]:
-    parameters = torch_engine.to_parameters(arrays, torch.device("cpu"))
-    found = np.zeros((len(rows), spec.unsupervised_width), dtype=np.float32)
-    with torch.no_grad():
-        for begin in range(0, len(rows), ROWS_AT_ONCE):
-            part = slice(begin, begin + ROWS_AT_ONCE)
-            x = torch.from_numpy(np.ascontiguousarray(rows[part]))
-            found[part] = torch_engine.features(spec, parameters, x).numpy()
-    return found
+def _through(
+    spec: NetworkSpec, arrays: Arrays, rows: NDArray[Any], view_count: int = 0
+) -> Mapping[str, NDArray[Any]]:
+    """Features of samples, and of moved copies of them, as a site's trainer computes them."""
+    samples = unlabelled_examples({INPUT_NAMES[spec.family]: rows}, len(rows))
+    return with_views(spec, arrays, samples, view_count, torch.device("cpu")).inputs

@@ -17,13 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.label_efficiency import protocol
 from benchmarks.label_efficiency.__main__ import BESIDE
 from benchmarks.label_efficiency.prepared import learned, load, prepare
-from federation.dataset import Examples
-from simulations.learner import Learner, make_learner
-from simulations.world import make_world
+from simulations.engine import Run
+from simulations.learner import Learner, Model, make_learner
+from simulations.world import World, make_world
 
 ALPHA = 0.1
 
@@ -44,28 +45,40 @@ def measure(cell: protocol.Cell, seed: int, data: Path, features: Path) -> tuple
     entrant = next(e for e in protocol.entrants() if e.name == protocol.WHOLE_SYSTEM)
     config = protocol.configuration(cell, data, entrant)
     total = cell.subject.labels * (1 + protocol.CYCLES)
-    config = replace(config, budget=replace(config.budget, initial=total))
+    config = replace(config, budget=replace(config.budget, initial=total, start="random"))
     dataset = load(prepare(cell, entrant, data, features))
     world = make_world(config, dataset, seed)
     dataset = learned(config, dataset, world, features / f"{cell.name}.{seed}")
     learner = make_learner(dataset, config.training, seed)
-    rows, sites = world.rows[world.start], world.sites[world.start]
+    run = Run(config, dataset, world, learner)
+    model = run.start_model()
+    assert model is not None
+    return accuracy(learner, model), pooled_accuracy(learner, world, run.start_labels())
 
-    def examples(of: Learner, here: np.ndarray) -> Examples:  # type: ignore[type-arg]
-        chosen = rows[here]
-        views = None if dataset.views is None else dataset.views[chosen]
-        return of.examples(dataset.train[chosen], dataset.train_classes[chosen], views)
 
-    def accuracy(of: Learner, parts: dict[str, Examples]) -> float:
-        logits, _ = of.predict(of.train(of.initial(), parts).arrays, dataset.test)
-        return float((logits.argmax(axis=1) == dataset.test_classes).mean())
+def pooled_accuracy(learner: Learner, world: World, labels: NDArray[np.int64]) -> float:
+    """Test accuracy of training on a world's labels in one place, the better of two momenta.
 
-    apart = {f"{site}": examples(learner, sites == site) for site in np.unique(sites).tolist()}
-    together = []
-    for momentum in (0.0, config.training.server_momentum):
-        one = make_learner(dataset, replace(config.training, server_momentum=momentum), seed)
-        together.append(accuracy(one, {"all": examples(one, sites >= 0)}))
-    return accuracy(learner, apart), max(together)
+    Args:
+        learner: its settings, with its server momentum and with none.
+        world: who holds which.
+        labels: int64[n], -1 for none.
+    """
+    dataset, known = learner.dataset, labels >= 0
+    rows = world.rows[known]
+    views = None if dataset.views is None else dataset.views[rows]
+    together = {"everything": learner.examples(dataset.train[rows], labels[known], views)}
+    found = []
+    for momentum in (0.0, learner.config.server_momentum):
+        one = replace(learner, config=replace(learner.config, server_momentum=momentum))
+        found.append(accuracy(one, one.train(one.initial(), together)))
+    return max(found)
+
+
+def accuracy(learner: Learner, model: Model) -> float:
+    """Share of the test part that a model gets right."""
+    logits, _ = learner.predict(model.arrays, learner.dataset.test)
+    return float((logits.argmax(axis=1) == learner.dataset.test_classes).mean())
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from coordinator.core.layer_defaults import LAYER_WIDTH
 from simulations.config import (
     BudgetConfig,
     DataConfig,
@@ -20,6 +21,7 @@ from simulations.config import (
     RunConfig,
     SimulationConfig,
     TrainingConfig,
+    layer_training,
 )
 from simulations.strategies import strategy_names
 
@@ -40,25 +42,6 @@ UNLABELLED: Mapping[str, Any] = {
     "weight_power": 0.5,
 }
 """Trainer settings with guessed classes, apart from the comparison with plain training."""
-STEADY: Mapping[str, Any] = {
-    **LONG,
-    "batch_size": 32,
-    "local_steps_max": 6,
-    "input_noise": 0.6,
-}
-"""Trainer settings of the whole system: changed inputs, larger batches, twice the rounds."""
-STEADY_TEXT: Mapping[str, Any] = {
-    **STEADY,
-    "hidden_width": 512,
-    "embedding_width": 256,
-    "linear_skip": True,
-    "input_noise": 1.0,
-    "server_momentum": 0.8,
-}
-"""The same for texts: a wide head on many columns, held back by stronger changes, and a linear map
-beside it, which learns sooner."""
-STEADY_IMAGE: Mapping[str, Any] = {**STEADY, "input_views": 8}
-"""The same for images, which are also seen moved a little."""
 
 
 @dataclass(frozen=True)
@@ -164,12 +147,10 @@ def _but_texts(features: str, training: Mapping[str, Any] | None = None) -> dict
 
 
 SYSTEM: Mapping[str, Preparation] = {
-    "image": Preparation("learned", STEADY_IMAGE, 256),
-    "series": Preparation("learned", STEADY),
-    # Texts have many rare features.
-    "text": Preparation("learned", STEADY_TEXT, 400),
+    kind: Preparation("learned", layer_training(kind, {}), width)
+    for kind, width in LAYER_WIDTH.items()
 }
-"""Features and training of the whole system."""
+"""Features and training of the whole system: what a campaign gets that asks for the layer."""
 GUESSES: Mapping[str, Any] = {**UNLABELLED, "compare_plain": True}
 BEYOND = (
     Entrant(WHOLE_SYSTEM, OURS, by_kind=SYSTEM, start="policy"),

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ Line = dict[str, Any]
 KEPT = ("cycle", "labels", "cost", "accuracy", "macro_f1", "worst_class_recall", "rarest_share")
 POOLED_FOR = ("random", "perimeter")
 """Entrants whose last labels also train a pooled model."""
-MOMENTA = (0.0, 0.9)
-"""Server momenta of pooled training; the better one counts."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,7 @@ def play_all(
 
 def play(job: Job) -> Line:
     """Plays one run."""
+    from benchmarks.label_efficiency.pooled import pooled_accuracy
     from benchmarks.label_efficiency.prepared import learned, load, prepare
     from benchmarks.label_efficiency.watching import Watched, by_site
     from simulations.engine import Run
@@ -114,7 +113,8 @@ def play(job: Job) -> Line:
     dataset = load(prepare(job.cell, job.entrant, job.data, job.features))
     world = make_world(config, dataset, job.seed)
     dataset = learned(config, dataset, world, job.features / f"{job.cell.name}.{job.seed}")
-    run = Run(config, dataset, world, make_learner(dataset, config.training, job.seed))
+    learner = make_learner(dataset, config.training, job.seed)
+    run = Run(config, dataset, world, learner)
     name = job.entrant.strategy
     watched = Watched(by_site if name == OURS_BY_SITE else find_strategy(name), world.answers)
     curve, selecting = run.play(watched, run.start_model())
@@ -127,30 +127,9 @@ def play(job: Job) -> Line:
         "stopped_at": watched.stopped_at,
     }
     if job.entrant.name in POOLED_FOR:
-        line["pooled_accuracy"] = round(_pooled(job, watched.labels), 4)
+        line["pooled_accuracy"] = round(pooled_accuracy(learner, world, watched.labels), 4)
     line["seconds"] = round(time.process_time() - began, 2)
     return line
-
-
-def _pooled(job: Job, labels: Any) -> float:
-    """Test accuracy of training on the same labels in one place, the better of two momenta."""
-    from benchmarks.label_efficiency.prepared import load, prepare
-    from simulations.learner import make_learner
-    from simulations.world import make_world
-
-    config = configuration(job.cell, job.data, job.entrant)
-    dataset = load(prepare(job.cell, job.entrant, job.data, job.features))
-    world = make_world(config, dataset, job.seed)
-    known = labels >= 0
-    best = 0.0
-    for momentum in MOMENTA:
-        training = replace(config.training, server_momentum=momentum)
-        learner = make_learner(dataset, training, job.seed)
-        examples = learner.examples(dataset.train[world.rows[known]], labels[known])
-        model = learner.train(learner.initial(), {"everything": examples})
-        logits, _ = learner.predict(model.arrays, dataset.test)
-        best = max(best, float((logits.argmax(axis=1) == dataset.test_classes).mean()))
-    return best
 
 
 def _played(jobs: list[Job], processes: int, until: float) -> Iterator[Line]:

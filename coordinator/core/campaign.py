@@ -30,6 +30,10 @@ class CampaignState(StrEnum):
     COMPLETED = "completed"
 
 
+PASSED_ON = ("features", "network", "training")
+"""Tables of a campaign that go to the federation as they are."""
+
+
 @dataclass(frozen=True)
 class Campaign:
     """Settings of a campaign; they never change after it was created.
@@ -118,6 +122,11 @@ class Campaign:
     def label_schema(self) -> LabelSchema:
         """The ordered classes as the bundle knows them."""
         return LabelSchema(tuple(self.classes))
+
+    @property
+    def passed_on(self) -> dict[str, dict[str, Any]]:
+        """The tables that the federation reads, by name."""
+        return {name: dict(getattr(self, name)) for name in PASSED_ON}
 
     @property
     def site_cap_labels(self) -> int:

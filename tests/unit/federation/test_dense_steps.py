@@ -33,12 +33,16 @@ def examples(count: int) -> Examples:
         LocalSettings(local_epochs=2, unlabelled_weight=0.7, spread="graph", input_noise=0.4),
     ],
 )
+@pytest.mark.parametrize("linear_skip", [False, True])
 def test_a_written_out_descent_ends_where_torch_ends(
-    local: LocalSettings, monkeypatch: pytest.MonkeyPatch
+    local: LocalSettings, monkeypatch: pytest.MonkeyPatch, *, linear_skip: bool
 ) -> None:
-    pool = unlabelled_examples(examples(90).inputs, 90)
-    trainer = SiteTrainer(SiteData(examples(53), examples(0), pool), SPEC, device="cpu")
-    start, task = initial_arrays(SPEC, seed=1), TrainTask(7, measure=False)
+    pool, spec = (
+        unlabelled_examples(examples(90).inputs, 90),
+        replace(SPEC, linear_skip=linear_skip),
+    )
+    trainer = SiteTrainer(SiteData(examples(53), examples(0), pool), spec, device="cpu")
+    start, task = initial_arrays(spec, seed=1), TrainTask(7, measure=False)
     written = trainer.train(start, local, task)
     monkeypatch.setattr(dense_steps, "are_possible", lambda *_: False)
     derived = trainer.train(start, local, task)

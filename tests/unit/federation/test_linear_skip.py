@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from federation import dense_steps, onnx_engine
+from federation import onnx_engine
 from federation.dataset import Examples, SiteData, no_examples
 from federation.errors import RequestInvalid
 from federation.feature_layer import encoded, make_trainer
@@ -76,21 +76,6 @@ def test_before_anything_is_learned_the_hidden_layers_alone_speak(spec: NetworkS
     more = {n for n in parameter_layout(spec) if n not in parameter_layout(plain)}
     both = {"skip.weight", "skip.bias", "plain_skip.weight", "plain_skip.bias"}
     assert more == {n for n in both if spec.plain_head or not n.startswith("plain_")}
-
-
-def test_written_out_steps_learn_the_linear_map_as_torch_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    trainer = SiteTrainer(SiteData(linear_task(53, 1), no_examples()), ENCODED, device="cpu")
-    start, task = learned(ENCODED), TrainTask(7, measure=False)
-    local = LocalSettings(local_epochs=3, weight_decay=0.01, gradient_norm=0.5, input_noise=0.3)
-    written = trainer.train(start, local, task)
-    monkeypatch.setattr(dense_steps, "are_possible", lambda *_: False)
-    derived = trainer.train(start, local, task)
-    assert written.loss == pytest.approx(derived.loss, rel=1e-5)
-    for name, array in start.items():
-        np.testing.assert_allclose(written.arrays[name], derived.arrays[name], atol=1e-5)
-        assert not np.allclose(written.arrays[name], array, atol=1e-4)
 
 
 def test_two_heads_each_learn_a_linear_map_of_their_own() -> None:
