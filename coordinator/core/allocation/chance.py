@@ -107,8 +107,9 @@ def quick_numbers(
     salt = hashlib.sha256(b"tie" + key.astype("<u8").tobytes()).digest()
     first, second = np.frombuffer(salt[:16], dtype="<u8")
     words = np.ascontiguousarray(candidate_ids).view("<u8").reshape(-1, 2)
-    mixed = (words[rows, 0] ^ np.uint64(first)) * (np.uint64(second) | np.uint64(1))
-    return np.asarray(mixed ^ words[rows, 1], dtype=np.uint64)
+    halves = np.take(words, rows, axis=0)  # both lie side by side, so each row is met once
+    mixed = (halves[:, 0] ^ np.uint64(first)) * (np.uint64(second) | np.uint64(1))
+    return np.asarray(mixed ^ halves[:, 1], dtype=np.uint64)
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -37,15 +37,15 @@ def build_problem(
         useful = utilities > 0
         rows, utilities, ties, costs = rows[useful], utilities[useful], ties[useful], costs[useful]
     code = key_codes(pool, rows, costs, terms)
-    order = _order(code, utilities, ties)
-    code = code[order]
+    order = ranked(code, utilities, ties)
+    code = np.take(code, order)
     first = np.ones(len(code), dtype=np.bool_)
     first[1:] = code[1:] != code[:-1]
     starts = np.flatnonzero(first)
     heads = rows[order[starts]]
     return Problem(
-        utilities=utilities[order].astype(np.float64),
-        ties=ties[order],
+        utilities=np.take(utilities, order).astype(np.float64),
+        ties=np.take(ties, order),
         starts=np.append(starts, len(code)).astype(np.int64),
         costs=costs[order[starts]],
         divisors=costs[order[starts]].astype(np.float64) if per_cost else np.ones(len(starts)),
@@ -54,7 +54,7 @@ def build_problem(
         families=tuple(
             replace(term.family, groups=term.groups(heads).astype(np.int64)) for term in terms
         ),
-        rows=rows[order],
+        rows=np.take(rows, order),
     )
 
 
@@ -89,8 +89,40 @@ def _table_size(rows: int) -> int:
     return 8 * rows + (1 << 16)
 
 
-def _order(
-    code: NDArray[np.int64], utilities: NDArray[np.float32], ties: NDArray[np.uint64]
-) -> Integers:
-    """Rows by key, best utility first, chance last."""
-    return np.asarray(np.lexsort((ties, -utilities, code)), dtype=np.int64)
+def ranked(codes: Integers, utilities: NDArray[np.float32], ties: NDArray[np.uint64]) -> Integers:
+    """int64[n]: places by code, then best utility first, then lowest tie number.
+
+    As ``np.lexsort((ties, -utilities, codes))``, in sorts of one 64-bit number each, which
+    processors with wide registers do many times as fast.
+
+    Args:
+        codes: int64[n], at least 0.
+        utilities: float32[n], at least 0.
+        ties: uint64[n], uniform.
+
+    >>> ranked(np.array([4, 1, 4]), np.float32([0.5, 0.1, 0.5]), np.uint64([9, 3, 2])).tolist()
+    [1, 2, 0]
+    """
+    if int(codes.max(initial=0)) >= 1 << 32:
+        codes = dense_codes(codes)
+    # The bits of a float that is not negative rise with it.
+    bits = (utilities + np.float32(0.0)).view(np.uint32)
+    packed = (codes.astype(np.uint64) << np.uint64(32)) | ~bits
+    order = np.argsort(packed)
+    found = packed[order]
+    alike = np.zeros(len(order) + 1, dtype=np.bool_)
+    alike[1:-1] = found[1:] == found[:-1]
+    places = np.flatnonzero(alike[1:] | alike[:-1])
+    if not len(places):
+        return order
+    # Runs of alike places, numbered; inside each the leading bits of the tie numbers decide.
+    runs = np.cumsum(~alike[places]) - 1
+    room = np.uint64(64 - max(1, int(runs[-1]).bit_length()))
+    members = order[places]
+    drawn = ties[members]
+    packed = (runs.astype(np.uint64) << room) | (drawn >> (np.uint64(64) - room))
+    inside = np.argsort(packed)
+    if (np.diff(packed[inside]) == 0).any():
+        inside = np.lexsort((members, drawn, runs))
+    order[places] = members[inside]
+    return order

@@ -292,7 +292,7 @@ class Market:
         """float32[len(rows)]: worth of the rows' labels, apart from all others."""
         if self._single is not None:
             column, table = self._single
-            return np.asarray(table[column[rows]], dtype=np.float32)
+            return np.take(table, np.take(column, rows))
         return np.asarray(self._all_utilities[rows], dtype=np.float32)
 
     def _at_least(self, bar: float, crowd: Crowd | None) -> Integers:

@@ -55,10 +55,10 @@ class Family:
 
     def gain(self, mass: Reals, added: Reals, groups: Integers) -> Reals:
         """What adding ``added`` to each of ``groups`` brings, each on its own."""
-        start = self.base[groups] + mass[groups]
-        scale = self.scale[groups]
+        start = np.take(self.base, groups) + np.take(mass, groups)
+        scale = np.take(self.scale, groups)
         step = _phi(start + added, scale, self.power) - _phi(start, scale, self.power)
-        return np.asarray(self.weights[groups] * step)
+        return np.asarray(np.take(self.weights, groups) * step)
 
     def room(self, mass: Reals, epsilon: float) -> Reals:
         """Mass that each group can take before its slope has fallen by the factor 1 - epsilon."""
@@ -155,14 +155,15 @@ class Problem:
         """float64[len(keys)]: gain of one item of each key with the given utility."""
         total = self.linear * utilities
         for family, mass in zip(self.families, masses, strict=True):
-            total = total + family.gain(mass, family.factor * utilities, family.groups[keys])
+            groups = np.take(family.groups, keys)
+            total = total + family.gain(mass, family.factor * utilities, groups)
         return total
 
     def slopes(self, masses: list[Reals], keys: Integers) -> Reals:
         """float64[len(keys)]: gain per unit of utility at the given masses."""
         total = np.full(len(keys), self.linear)
         for family, mass in zip(self.families, masses, strict=True):
-            total += family.factor * family.slope(mass)[family.groups[keys]]
+            total += np.take(family.factor * family.slope(mass), np.take(family.groups, keys))
         return total
 
 

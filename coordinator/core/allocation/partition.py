@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from coordinator.core.allocation.keys import ranked
 from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.objective import Family, Integers, Reals, group_sums
 from coordinator.core.allocation.offer import Offer
@@ -63,11 +64,11 @@ def increments(
     offer: Offer, groups: Integers, family: Family, linear: float
 ) -> tuple[Integers, Reals]:
     """Places by group, best first, and what each adds after all better ones of its group."""
-    order = np.lexsort((offer.ties, -offer.utilities, groups))
-    ranked = groups[order]
+    order = ranked(groups, offer.utilities, offer.ties)
+    in_order = groups[order]
     added = offer.utilities[order].astype(np.float64)
     first = np.ones(len(order), dtype=np.bool_)
-    first[1:] = ranked[1:] != ranked[:-1]
+    first[1:] = in_order[1:] != in_order[:-1]
     total = np.cumsum(added * family.factor)
     starts = np.flatnonzero(first)
     before = np.concatenate([[0.0], total])[starts]
@@ -76,11 +77,11 @@ def increments(
     # The table of masses is per row here: each row is the only one of its own group.
     per_row = Family(
         name=family.name,
-        groups=ranked,
+        groups=in_order,
         factor=family.factor,
-        weights=family.weights[ranked],
-        base=family.base[ranked],
-        scale=family.scale[ranked],
+        weights=family.weights[in_order],
+        base=family.base[in_order],
+        scale=family.scale[in_order],
         power=family.power,
     )
     gains = linear * added + per_row.gain(mass - step, step, np.arange(len(order)))

@@ -200,7 +200,7 @@ def row_slopes(
     for start in range(0, len(rows), 1 << 18):
         block = rows[start : start + (1 << 18)]
         for term, table in zip(terms, tables, strict=True):
-            result[start : start + (1 << 18)] += table[term.groups(block)]
+            result[start : start + (1 << 18)] += np.take(table, term.groups(block))
     return result
 
 

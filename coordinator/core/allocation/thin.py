@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.core.allocation.keys import dense_codes
+from coordinator.core.allocation.keys import dense_codes, ranked
 from coordinator.core.allocation.objective import Integers
 
 _SLACK = 8.0
@@ -41,7 +41,7 @@ def lowest_per_key(keys: Integers, ties: NDArray[np.uint64], most: int) -> Integ
         if not short.any():
             break
         share[short] *= 4.0
-    order = near[np.lexsort((ties[near], keys[near]))]
+    order = near[ranked(keys[near], np.zeros(len(near), dtype=np.float32), ties[near])]
     starts = np.cumsum(found) - found
     rank = np.arange(len(order)) - starts[keys[order]]
     return np.sort(order[rank < most])

@@ -57,7 +57,7 @@ def descending_threshold(problem: Problem, limits: Limits, *, epsilon: float) ->
         ready = np.flatnonzero(state.stale >= tau)
         keys = _still_fitting(problem, state, _most_promising(state, ready, table))
         if len(keys):
-            heads = problem.utilities[state.cursor[keys]]
+            heads = np.take(problem.utilities, state.cursor[keys])
             state.stale[keys] = problem.gains(state.masses, keys, heads) / problem.divisors[keys]
             keys = keys[state.stale[keys] >= tau]
         if len(keys):
@@ -73,9 +73,10 @@ def _most_promising(state: _State, ready: Integers, table: _Items) -> Integers:
     if len(ready) <= _AT_ONCE:
         return ready
     # A key that is used up points behind its last item; it is sorted out afterwards.
-    heads = np.minimum(state.cursor[ready], len(table.fade) - 1)
+    heads = np.minimum(np.take(state.cursor, ready), len(table.fade) - 1)
     place = len(ready) - _AT_ONCE
-    best = np.argpartition(state.stale[ready] * table.fade[heads], place)[place:]
+    worth = np.take(state.stale, ready) * np.take(table.fade, heads)
+    best = np.argpartition(worth, place)[place:]
     return np.sort(ready[best])
 
 
@@ -96,11 +97,11 @@ def _start(problem: Problem, limits: Limits) -> _State:
 
 def _still_fitting(problem: Problem, state: _State, keys: Integers) -> Integers:
     """Keys that are used up, or whose items no longer fit, never come back."""
-    sites, costs = problem.sites[keys], problem.costs[keys]
+    sites, costs = np.take(problem.sites, keys), np.take(problem.costs, keys)
     fits = (
-        (state.cursor[keys] < problem.starts[keys + 1])
-        & (state.site_labels[sites] > 0)
-        & (state.site_costs[sites] >= costs)
+        (np.take(state.cursor, keys) < np.take(problem.starts, keys + 1))
+        & np.take(state.site_labels > 0, sites)
+        & (np.take(state.site_costs, sites) >= costs)
         & (costs <= state.cost_left)
     )
     state.stale[keys[~fits]] = 0.0
@@ -123,9 +124,13 @@ def _candidates(
     (tau, epsilon), cumulated = step, table.cumulated
     first = state.cursor[keys]
     slope = problem.slopes(state.masses, keys) / problem.divisors[keys]
-    by_gain = np.searchsorted(table.order, keys * 2.0 + (1.0 - tau / slope), side="right")
-    ready = np.maximum(np.minimum(by_gain, problem.starts[keys + 1]), first + 1)
-    wanted = cumulated[ready] - cumulated[first]
+    ready, least = first + 1, keys * 2.0 + (1.0 - tau / slope)
+    # Most keys have one such item, so that few are worth a search.
+    following = np.take(table.order, np.minimum(ready, len(table.order) - 1))
+    more = np.flatnonzero(following <= least)
+    by_gain = np.searchsorted(table.order, least[more], side="right")
+    ready[more] = np.maximum(np.minimum(by_gain, problem.starts[keys[more] + 1]), ready[more])
+    wanted = np.take(cumulated, ready) - np.take(cumulated, first)
     share = np.ones(len(keys))
     for family, mass in zip(problem.families, state.masses, strict=True):
         # Keys of one group share its room in proportion to what they have ready.
@@ -133,12 +138,14 @@ def _candidates(
         total = group_sums(groups, family.factor * wanted, count=len(mass))[groups]
         room = family.room(mass, epsilon)[groups]
         share = np.minimum(share, room / np.maximum(total, 1e-300))
-    by_room = np.searchsorted(cumulated, cumulated[first] + wanted * share, side="right") - 1
-    last = np.minimum(ready, by_room)
-    counts = np.maximum(last - first, 1)
+    counts = np.ones(len(keys), dtype=np.int64)
+    filled = cumulated[first[more]] + wanted[more] * share[more]
+    by_room = np.searchsorted(cumulated, filled, side="right") - 1
+    counts[more] = np.maximum(np.minimum(ready[more], by_room) - first[more], 1)
     offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     items = np.repeat(first, counts) + offsets
-    gains = problem.utilities[items] * np.repeat(slope, counts) * table.fade[items]
+    gains = np.take(problem.utilities, items) * np.repeat(slope, counts)
+    gains *= np.take(table.fade, items)
     rank = np.argsort(-gains)
     return items[rank], np.repeat(keys, counts)[rank]
 
@@ -159,7 +166,7 @@ def _take(
         added = family.factor * problem.utilities[taken]
         state.masses[place] += group_sums(family.groups[keys], added, count=len(family.weights))
     sites, costs = problem.sites[keys], problem.costs[keys]
-    state.cursor += np.bincount(keys, minlength=problem.key_count)
+    np.add.at(state.cursor, keys, 1)
     state.site_labels -= np.bincount(sites, minlength=len(state.site_labels))
     spent = np.bincount(sites, weights=costs, minlength=len(state.site_costs))
     state.site_costs -= spent.astype(np.int64)
@@ -173,6 +180,13 @@ def _within(
     """Drops ranked items beyond the limits. An item that would pass one ends its key."""
     chosen = np.flatnonzero(fits)
     sites, costs = problem.sites[keys[chosen]], problem.costs[keys[chosen]].astype(np.float64)
+    spent = costs.sum()
+    if (
+        len(chosen)
+        and len(chosen) <= state.site_labels[sites].min()
+        and spent <= min(state.cost_left, state.site_costs[sites].min())
+    ):
+        return fits  # so few that no limit is near
     labels, _ = _running(sites, np.ones(len(chosen)))
     money, _ = _running(sites, costs)
     inside = (
