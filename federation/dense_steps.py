@@ -2,9 +2,10 @@
 
 The families `record` and `encoder` have three small dense layers. Automatic differentiation and an
 optimiser object cost several times the arithmetic of such a step, so on a CPU it is written out:
-softmax cross-entropy, clipping by the norm of all gradients, descent with momentum. The numbers are
-those of the same step in torch up to rounding; dropout draws from torch's generator in the same
-order. A test compares the two.
+softmax cross-entropy, clipping by the norm of all gradients, descent with momentum. The members of
+an ensemble take their steps side by side, each on its own loss and norm. The numbers are those of
+the same step in torch up to rounding; the dropout of a single head draws from torch's generator in
+the same order. A test compares the two.
 
     steps = DenseSteps(spec, parameters, local)
     loss = steps.step(x, targets, weights)
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from federation.ensemble import joined_members, single, split_members
 from federation.local_settings import LocalSettings
 from federation.networks import NetworkSpec, parameter_layout
 
@@ -35,7 +37,7 @@ def are_possible(spec: NetworkSpec, local: LocalSettings, device: torch.device) 
 
 
 class DenseSteps:
-    """Parameters, momentum and gradients in one row of memory each, with a view per layer.
+    """Parameters, momentum and gradients in one row of memory a member, with a view per layer.
 
     Args:
         spec: A dense network without a committee.
@@ -46,36 +48,38 @@ class DenseSteps:
     def __init__(
         self, spec: NetworkSpec, parameters: Mapping[str, Tensor], local: LocalSettings
     ) -> None:
-        self._layout = parameter_layout(spec)
+        self._layout = parameter_layout(single(spec))
         self._local = local
         self._has_skip = spec.linear_skip
         self._keep = 1.0 - spec.dropout_ratio
-        self._values = np.concatenate(
-            [parameters[name].detach().numpy().ravel() for name in self._layout]
-        )
+        members = split_members(parameters, spec.ensemble_size)
+        rows = [
+            np.concatenate([own[name].detach().numpy().ravel() for name in self._layout])
+            for own in members
+        ]
+        self._values = np.stack(rows)
         self._gradient = np.zeros_like(self._values)
         self._momentum = np.zeros_like(self._values)
         self._at = self._views(self._values)
         self._slope = self._views(self._gradient)
 
     def step(self, x: Floats, targets: Floats, weights: Floats) -> float:
-        """Takes one step and returns the loss before it.
+        """Takes one step with every member and returns their mean loss before it.
 
         Args:
             x: float32[n, width], input rows.
             targets: float32[n, classes], shares of each row's class, of sum 1.
             weights: float32[n], what each row counts in the sum of cross-entropies.
         """
-        at = self._at
-        active: Floats = x @ at["hidden.weight"].T + at["hidden.bias"]
+        active = self._linear("hidden", x)
         np.maximum(active, 0, out=active)
         dropped = self._drop(active.shape)
         hidden = active if dropped is None else np.multiply(active, dropped, dtype=np.float32)
-        embedding: Floats = hidden @ at["embedding.weight"].T + at["embedding.bias"]
+        embedding = self._linear("embedding", hidden)
         np.maximum(embedding, 0, out=embedding)
-        logits: Floats = embedding @ at["head.weight"].T + at["head.bias"]
+        logits = self._linear("head", embedding)
         if self._has_skip:
-            logits += x @ at["skip.weight"].T + at["skip.bias"]
+            logits += self._linear("skip", x)
         loss, error = _cross_entropy(logits, targets, weights)
         if self._has_skip:
             self._layer("skip", error, x, last=True)
@@ -91,13 +95,24 @@ class DenseSteps:
 
     def parameters(self) -> dict[str, Tensor]:
         """The parameters as they are now."""
-        return {name: torch.from_numpy(view.copy()) for name, view in self._at.items()}
+        members = [
+            {name: torch.from_numpy(view[member].copy()) for name, view in self._at.items()}
+            for member in range(len(self._values))
+        ]
+        return joined_members(members)
+
+    def _linear(self, name: str, came_in: Floats) -> Floats:
+        """float32[members, n, width] of a layer."""
+        weight, bias = self._at[f"{name}.weight"], self._at[f"{name}.bias"]
+        out: Floats = np.matmul(came_in, weight.transpose(0, 2, 1))
+        out += bias[:, None]
+        return out
 
     def _layer(self, name: str, error: Floats, came_in: Floats, *, last: bool = False) -> Floats:
         """Writes the gradients of a layer; returns the error at what came in."""
-        np.matmul(error.T, came_in, out=self._slope[f"{name}.weight"])
-        error.sum(axis=0, out=self._slope[f"{name}.bias"])
-        return error if last else error @ self._at[f"{name}.weight"]
+        np.matmul(error.transpose(0, 2, 1), came_in, out=self._slope[f"{name}.weight"])
+        error.sum(axis=1, out=self._slope[f"{name}.bias"])
+        return error if last else np.matmul(error, self._at[f"{name}.weight"])
 
     def _drop(self, shape: tuple[int, ...]) -> Floats | None:
         if self._keep >= 1.0:
@@ -108,31 +123,32 @@ class DenseSteps:
 
     def _move(self) -> None:
         gradient, local = self._gradient, self._local
-        norm = float(np.sqrt(gradient @ gradient))
-        if norm > local.gradient_norm:
-            gradient *= np.float32(local.gradient_norm / (norm + 1e-6))
+        for member, row in enumerate(gradient):
+            norm = float(np.sqrt(row @ row))
+            if norm > local.gradient_norm:
+                gradient[member] *= np.float32(local.gradient_norm / (norm + 1e-6))
         if local.weight_decay:
             gradient += np.float32(local.weight_decay) * self._values
         self._momentum *= np.float32(MOMENTUM)
         self._momentum += gradient
         self._values -= np.float32(local.learning_rate) * self._momentum
 
-    def _views(self, row: Floats) -> dict[str, Floats]:
+    def _views(self, rows: Floats) -> dict[str, Floats]:
         found, start = {}, 0
         for name, shape in self._layout.items():
             size = int(np.prod(shape))
-            found[name] = row[start : start + size].reshape(shape)
+            found[name] = rows[:, start : start + size].reshape(len(rows), *shape)
             start += size
         return found
 
 
 def _cross_entropy(logits: Floats, targets: Floats, weights: Floats) -> tuple[float, Floats]:
-    """Weighted sum of cross-entropies, and its slope by the logits."""
-    logits -= logits.max(axis=1, keepdims=True)
+    """Weighted sum of cross-entropies, mean over members, and each one's slope by its logits."""
+    logits -= logits.max(axis=2, keepdims=True)
     powers = np.exp(logits)
-    total = powers.sum(axis=1, keepdims=True)
-    loss = np.log(total[:, 0]) - (logits * targets).sum(axis=1)
+    total = powers.sum(axis=2, keepdims=True)
+    loss = np.log(total[..., 0]) - (logits * targets).sum(axis=2)
     powers /= total
     powers -= targets
     powers *= weights[:, None]
-    return float(loss @ weights), powers
+    return float((loss @ weights).mean()), powers

@@ -22,6 +22,10 @@ labels and then stays as it is (`feature_names`), while the rest (`head_spec`) l
 With `linear_skip` a linear map of the columns that the hidden layers read is added to what these
 say (the wide part of Cheng et al., "Wide & deep learning for recommender systems", 2016).
 
+With `ensemble_size` above 1 so many heads of one size learn apart from each other, from starts of
+their own, and `logits` are the mean of what they say (Lakshminarayanan et al., "Simple and scalable
+predictive uncertainty estimation using deep ensembles", 2017). The embedding is that of the first.
+
 With `plain_head` a second head of the same size stands beside the served one, on the same rows. It
 learns from labels alone (`twin_head`), gives `acquisition_logits` float32[n, classes], which say
 what is worth a label, and the embedding; `logits` stay those of the served head.
@@ -38,8 +42,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import NetworkInvalid, RequestInvalid
+from federation.heads import heads
 from federation.operations import Operations, layout_of, mean_cells
-from federation.seeding import PLAIN_PREFIX, seeded_arrays
+from federation.seeding import seeded_arrays
 from model_bundle.errors import BundleError
 from model_bundle.features import FeatureSpec, record_width
 
@@ -62,10 +67,11 @@ FEATURE_NAMES = {
 """Families whose first layer can learn without labels, and its parameters in network order."""
 POOL_GRID = {"image": (2, 2), "series": (1,)}
 """Parts of each axis of a map, for pooling; one for series: a window may start anywhere."""
-YOUNGER = ("unsupervised_width", "filter_count", "plain_head", "linear_skip")
+YOUNGER = ("unsupervised_width", "filter_count", "plain_head", "linear_skip", "ensemble_size")
 """Settings that older trainers refuse to read."""
 FILTER_COUNTS = range(8, 1025)
 WIDTH_MAX = 4096
+ENSEMBLE_MAX = 16
 PARAMETER_COUNT_MAX = 64_000_000
 _MAP_SIDE_MAX = 8
 T = TypeVar("T")
@@ -93,6 +99,8 @@ class NetworkSpec:
             record, encoder, and families with `unsupervised_width`; not with a committee.
         linear_skip: What the hidden layers say is added to a linear map of the columns that they
             read, which learns faster from few labels; for the same families.
+        ensemble_size: Heads that learn apart and answer together, 1 to 16; for the same families,
+            above 1 not with a committee or a plain head.
     """
 
     family: str
@@ -109,6 +117,7 @@ class NetworkSpec:
     filter_count: int = 128
     plain_head: bool = False
     linear_skip: bool = False
+    ensemble_size: int = 1
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -190,13 +199,28 @@ def _check_switches(spec: NetworkSpec) -> None:
         value = getattr(spec, name)
         if type(value) is not bool:
             raise RequestInvalid(f"{name} must be true or false, not {value!r}")
-        if value and spec.family in FEATURE_NAMES and not spec.unsupervised_width:
+        if value:
+            _check_fixed_input(spec, name, "false")
+    size = spec.ensemble_size
+    if type(size) is not int or not 1 <= size <= ENSEMBLE_MAX:
+        raise RequestInvalid(f"ensemble_size must be 1 to {ENSEMBLE_MAX}, not {size!r}")
+    if size > 1:
+        _check_fixed_input(spec, "ensemble_size", "1")
+        if spec.plain_head or spec.committee_count:
             raise RequestInvalid(
-                f"{name} needs a {spec.family} network whose first layer no label changes; "
-                f"set unsupervised_width, or {name} to false"
+                "an ensemble scores by itself; set plain_head to false and committee_count to 0, "
+                "or ensemble_size to 1"
             )
     if spec.plain_head and spec.committee_count:
         raise RequestInvalid("plain_head and a committee both score; set committee_count to 0")
+
+
+def _check_fixed_input(spec: NetworkSpec, name: str, without: str) -> None:
+    if spec.family in FEATURE_NAMES and not spec.unsupervised_width:
+        raise RequestInvalid(
+            f"{name} needs a {spec.family} network whose first layer no label changes; "
+            f"set unsupervised_width, or {name} to {without}"
+        )
 
 
 def network(spec: NetworkSpec, ops: Operations[T], x: T, *, untaught: bool = False) -> dict[str, T]:
@@ -211,30 +235,7 @@ def network(spec: NetworkSpec, ops: Operations[T], x: T, *, untaught: bool = Fal
     """
     body = feature_layer if spec.unsupervised_width else _BODIES[spec.family]
     rows = body(spec, ops, x)
-    embedding = _embedded(spec, ops, rows)
-    outputs = {"logits": _classed(spec, ops, embedding, rows)}
-    if spec.plain_head:
-        embedding = _embedded(spec, ops, rows, PLAIN_PREFIX)
-        asked = _classed(spec, ops, embedding, rows, PLAIN_PREFIX)
-        outputs["acquisition_logits"] = asked
-    outputs["embedding"] = ops.unit(rows if untaught else embedding)
-    if spec.committee_count:
-        votes = ops.linear(embedding, "committee", spec.committee_count * spec.class_count)
-        outputs["committee_logits"] = ops.split(votes, spec.committee_count, spec.class_count)
-    return outputs
-
-
-def _embedded(spec: NetworkSpec, ops: Operations[T], rows: T, prefix: str = "") -> T:
-    hidden = ops.relu(ops.linear(rows, f"{prefix}hidden", spec.hidden_width))
-    hidden = ops.drop(hidden, spec.dropout_ratio)
-    return ops.relu(ops.linear(hidden, f"{prefix}embedding", spec.embedding_width))
-
-
-def _classed(spec: NetworkSpec, ops: Operations[T], embedding: T, rows: T, prefix: str = "") -> T:
-    logits = ops.linear(embedding, f"{prefix}head", spec.class_count)
-    if not spec.linear_skip:
-        return logits
-    return ops.added(logits, ops.linear(rows, f"{prefix}skip", spec.class_count))
+    return heads(spec, ops, rows, untaught=untaught)
 
 
 def feature_layer(spec: NetworkSpec, ops: Operations[T], x: T) -> T:

@@ -315,6 +315,11 @@ def _settings(values: Mapping[str, Any], network: NetworkSpec) -> TrainingSettin
             "pretrain_rounds would change the layer that unsupervised_width keeps as it is; "
             "set one of the two to 0"
         )
+    if network.ensemble_size > 1 and found.rounds.pretrain_rounds:
+        raise RequestInvalid(
+            "pretrain_rounds would teach the first member of an ensemble alone; set it to 0, or "
+            "ensemble_size to 1"
+        )
     if found.rounds.first_cells and not fixed_width(network):
         raise RequestInvalid(
             f"first_cells needs columns that no label changes; a {network.family} network has them "

@@ -2,13 +2,14 @@
 
 Each parameter has a generator of its own, seeded by its name, so that it does not depend on what
 else a network holds. Parameters of a plain head (`PLAIN_PREFIX`) start where those of the served
-head start.
+head start; those of the members of an ensemble (`member_prefix`) each elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,8 +17,18 @@ from numpy.typing import NDArray
 
 PLAIN_PREFIX = "plain_"
 """What names of the parameters of a plain head begin with."""
+_MEMBER = re.compile(r"^member[0-9]+_")
 SEEDED_BIAS = -0.5
 SEEDED_SCALE = 2.0
+
+
+def member_prefix(member: int) -> str:
+    """Returns what names of the parameters of a member of an ensemble begin with; "" for the first.
+
+    >>> member_prefix(0), member_prefix(2)
+    ('', 'member2_')
+    """
+    return f"member{member}_" if member else ""
 
 
 def seeded_arrays(
@@ -39,6 +50,7 @@ def seeded_arrays(
         role = name.removeprefix(PLAIN_PREFIX)
         label = hashlib.sha256(f"{seed}/{role}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(label[:8], "little"))
+        role = _MEMBER.sub("", role)
         values = rng.standard_normal(shape) * _scale(role, shape)
         if role in ("dictionary.weight", "projection.weight"):
             values = _even(role, values)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from federation import batches, dense_steps, torch_engine, views
 from federation.dataset import VIEWS, Examples, SiteData, from_samples
+from federation.ensemble import split_members, training_outputs
 from federation.local_settings import OPTIMIZERS, LocalSettings
 from federation.networks import Arrays, NetworkSpec, check_arrays, initial_arrays
 from federation.pool_lessons import PoolLessons, Taught
@@ -250,9 +251,10 @@ class SiteTrainer:
                     loss = loss + local.proximal_mu / 2 * _distance(parameters, start)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(list(parameters.values()), local.gradient_norm)
+                for own in split_members(parameters, self.spec.ensemble_size):
+                    torch.nn.utils.clip_grad_norm_(list(own.values()), local.gradient_norm)
                 optimizer.step()
-                loss_sum += loss.detach() * len(batch)
+                loss_sum += loss.detach() * len(batch) / self.spec.ensemble_size
             epoch_loss = float(loss_sum) / len(self._train)
         return epoch_loss
 
@@ -321,13 +323,15 @@ class SiteTrainer:
             x = torch.cat([x, taught.draw()])
         with self._autocast():
             x = self._changed(x, lesson.input_noise)
-            outputs = torch_engine.forward(self.spec, parameters, x, training=True)
-        logits = outputs["logits"].float()
-        loss = F.cross_entropy(logits[:rows], classes, weight=lesson.class_weights)
-        if taught is not None:
-            loss = loss + taught.loss(logits[rows:])
+            members = training_outputs(self.spec, parameters, x)
+        loss = torch.zeros((), device=self._device)
+        for outputs in members:
+            logits = outputs["logits"].float()
+            loss = loss + F.cross_entropy(logits[:rows], classes, weight=lesson.class_weights)
+            if taught is not None:
+                loss = loss + taught.loss(logits[rows:])
         if self.spec.committee_count:
-            ballots = outputs["committee_logits"][:rows].float().transpose(1, 2)
+            ballots = members[0]["committee_logits"][:rows].float().transpose(1, 2)
             targets = classes[:, None].expand(-1, self.spec.committee_count)
             each = F.cross_entropy(ballots, targets, reduction="none")
             loss = loss + (each * lesson.votes[index]).mean()

@@ -157,6 +157,7 @@ class TrainingConfig:
         pretrain_rounds: rounds before the first cycle that learn from unlabelled samples alone.
         plain_head: learn from unlabelled samples with one head, ask for labels with another.
         linear_skip: add a linear map of the features to what the hidden layers say.
+        ensemble_size: heads that learn apart and answer together, 1 to 16.
     """
 
     rounds: int = 40
@@ -187,6 +188,7 @@ class TrainingConfig:
     pretrain_rounds: int = 0
     plain_head: bool = False
     linear_skip: bool = False
+    ensemble_size: int = 1
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,13 @@ def _run(config: SimulationConfig) -> Iterator[Rule]:
     for key in ("plain_head", "linear_skip"):
         asked = getattr(training, key)
         yield f"[training] {key}", asked, fixed or not asked, wanted
+    size = training.ensemble_size
+    yield "[training] ensemble_size", size, 1 <= size <= 16, "1 to 16"
+    wanted = "1 where [data] features is native and the kind is not record, or with plain_head"
+    alone = size == 1 or (fixed and not training.plain_head)
+    yield "[training] ensemble_size", size, alone, wanted
+    taught = size == 1 or not rounds
+    yield "[training] pretrain_rounds", rounds, taught, "0 with ensemble_size above 1"
     moves = config.data.kind == "image" and config.data.features == "learned"
     wanted = "0 unless [data] kind is image and features learned"
     views = training.input_views

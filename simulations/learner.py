@@ -276,5 +276,6 @@ def make_learner(
         encoder_width=dataset.input_width,
         plain_head=config.plain_head,
         linear_skip=config.linear_skip,
+        ensemble_size=config.ensemble_size,
     )
     return Learner(dataset, spec, config, seed, flower)

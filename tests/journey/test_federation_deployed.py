@@ -277,7 +277,7 @@ def test_a_deployed_run_ends_in_a_signed_better_model(deployed: Deployment) -> N
 def test_a_deployed_first_version_has_a_layer_and_cells_that_the_sites_found_and_learns_on_it(
     deployed: Deployment,
 ) -> None:
-    network = {"unsupervised_width": 48, "filter_count": 64}
+    network = {"unsupervised_width": 48, "filter_count": 64, "ensemble_size": 4}
     folder = deployed.request(
         9,
         version=1,

@@ -42,9 +42,15 @@ def test_images_are_also_moved_and_series_are_not() -> None:
     shape = {"features": {"height": 8, "width": 8}}
     features, network, training = campaign("image", network={"unsupervised_width": 256}, **shape)
     assert features == shape["features"]
-    assert network == {"unsupervised_width": 256}
+    assert network == {"unsupervised_width": 256, "ensemble_size": 8}
     assert training["input_views"] == 8
     assert "input_views" not in TRAINING["series"]
+
+
+def test_several_heads_of_images_and_series_answer_together() -> None:
+    network = completed("series", {}, {"unsupervised_width": 64}, {})[1]
+    assert network == {"unsupervised_width": 64, "ensemble_size": 8}
+    assert "ensemble_size" not in completed("text", {}, {"unsupervised_width": 400}, {})[1]
 
 
 @pytest.mark.parametrize("kind", sorted(TRAINING))
@@ -55,6 +61,7 @@ def test_what_a_campaign_names_stays(kind: str) -> None:
         "hidden_width": 9,
         "embedding_width": 4,
         "linear_skip": False,
+        "ensemble_size": 2,
     }
     features, sizes, training = completed(kind, {"word_weight": 1}, network, named)
     assert features == {"word_weight": 1}

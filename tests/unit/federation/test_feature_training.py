@@ -159,6 +159,16 @@ def test_networks_without_the_layer_keep_their_trainer(digits: Sites) -> None:
     assert isinstance(make_trainer(digits["north"], SPEC, device="cpu"), FeatureTrainer)
 
 
+def test_an_ensemble_has_no_rounds_that_would_teach_one_member_alone(
+    make_request: MakeRequest,
+) -> None:
+    network = {"encoder_width": 12, "ensemble_size": 3}
+    made = make_request(family="encoder", network=network)
+    assert made.network.ensemble_size == 3
+    with pytest.raises(RequestInvalid, match=r"first member.*ensemble_size to 1"):
+        make_request(family="encoder", network=network, settings={"pretrain_rounds": 1})
+
+
 def test_views_and_a_fixed_layer_exclude_each_other(
     digits: Sites, make_request: MakeRequest
 ) -> None:

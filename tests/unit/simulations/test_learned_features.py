@@ -165,6 +165,7 @@ def test_a_simulation_on_learned_features_trains_as_a_campaign_does(kind: str) -
     assert made.training.rounds == expected.rounds.rounds == 80
     assert network == {**request, **HEAD.get(kind, {})}
     assert made.training.linear_skip == (kind == "text")
+    assert made.training.ensemble_size == (1 if kind == "text" else 8)
     assert made.training.hidden_width == network.get("hidden_width", 128)
     assert made.training.embedding_width == network.get("embedding_width", 64)
 
@@ -198,3 +199,36 @@ def test_a_few_sites_with_many_labels_each_learn_as_well_as_many_with_few(sites:
     assert model is not None
     logits, _ = learner.predict(model.arrays, dataset.test)
     assert (logits.argmax(axis=1) == dataset.test_classes).mean() > 0.96
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"training": {"ensemble_size": 0}}, "ensemble_size must be 1 to 16"),
+        ({"training": {"ensemble_size": 17}}, "ensemble_size must be 1 to 16"),
+        ({"training": {"ensemble_size": 2, "plain_head": True}}, "or with plain_head"),
+        ({"training": {"ensemble_size": 2}, "data": {"features": "native"}}, "features is native"),
+        ({"training": {"ensemble_size": 2, "pretrain_rounds": 3}}, "0 with ensemble_size above 1"),
+    ],
+)
+def test_an_ensemble_that_cannot_be_is_refused(sections, words):
+    values = {"path": "builtin:digits", "kind": "image", **sections.get("data", {})}
+    with pytest.raises(ConfigInvalid, match=words):
+        config_of({"data": values, "training": sections["training"]})
+
+
+def test_an_ensemble_is_scored_and_measured_as_one_model():
+    dataset = load_dataset(CONFIG.data)
+    models = {}
+    for size in (1, 3):
+        training = replace(CONFIG.training, ensemble_size=size, rounds=2)
+        config = replace(CONFIG, training=training)
+        world = make_world(config, dataset, 1)
+        found = learn_features(config, dataset, world, 1)
+        learner = make_learner(found, training, 1)
+        models[size] = Run(config, found, world, learner).start_model()
+    one, three = models[1], models[3]
+    assert one is not None
+    assert three is not None
+    assert len(three.arrays) == 3 * len(one.arrays)
+    assert three.prototypes.shape == one.prototypes.shape
