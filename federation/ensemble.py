@@ -1,4 +1,4 @@
-"""The heads of an ensemble by themselves: which parameters are whose, and what each of them says.
+"""The heads of an ensemble by themselves: which parameters are whose.
 
 Members start elsewhere and lose other units to dropout, so that what they agree on is what the
 labels say, and the mean of their logits errs less than any of them. Each learns as if it were
@@ -14,9 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from torch import Tensor
-
-from federation import torch_engine
 from federation.networks import NetworkSpec
 from federation.seeding import member_prefix
 
@@ -53,14 +50,3 @@ def joined_members(members: Sequence[Mapping[str, T]]) -> dict[str, T]:
 def single(spec: NetworkSpec) -> NetworkSpec:
     """Returns the network of one member."""
     return replace(spec, ensemble_size=1)
-
-
-def training_outputs(
-    spec: NetworkSpec, parameters: Mapping[str, Tensor], x: Tensor
-) -> list[dict[str, Tensor]]:
-    """What each member says of the same rows while it learns; one for a single head."""
-    one = single(spec)
-    return [
-        torch_engine.forward(one, own, x, training=True)
-        for own in split_members(parameters, spec.ensemble_size)
-    ]

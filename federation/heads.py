@@ -25,19 +25,14 @@ def heads(spec: NetworkSpec, ops: Operations[T], rows: T, *, untaught: bool) -> 
         rows: What its body gives.
         untaught: The embedding is that of the rows, which seeded units only blur.
     """
-    embedding = _embedded(spec, ops, rows)
-    logits = _classed(spec, ops, embedding, rows)
+    embedding, logits = _head(spec, ops, rows)
     for member in range(1, spec.ensemble_size):
-        prefix = member_prefix(member)
-        own = _embedded(spec, ops, rows, prefix)
-        logits = ops.added(logits, _classed(spec, ops, own, rows, prefix))
+        logits = ops.added(logits, _head(spec, ops, rows, member_prefix(member))[1])
     if spec.ensemble_size > 1:
         logits = ops.scaled(logits, 1.0 / spec.ensemble_size)
     outputs = {"logits": logits}
     if spec.plain_head:
-        embedding = _embedded(spec, ops, rows, PLAIN_PREFIX)
-        asked = _classed(spec, ops, embedding, rows, PLAIN_PREFIX)
-        outputs["acquisition_logits"] = asked
+        embedding, outputs["acquisition_logits"] = _head(spec, ops, rows, PLAIN_PREFIX)
     outputs["embedding"] = ops.unit(rows if untaught else embedding)
     if spec.committee_count:
         votes = ops.linear(embedding, "committee", spec.committee_count * spec.class_count)
@@ -45,14 +40,12 @@ def heads(spec: NetworkSpec, ops: Operations[T], rows: T, *, untaught: bool) -> 
     return outputs
 
 
-def _embedded(spec: NetworkSpec, ops: Operations[T], rows: T, prefix: str = "") -> T:
+def _head(spec: NetworkSpec, ops: Operations[T], rows: T, prefix: str = "") -> tuple[T, T]:
+    """Embedding and logits of the head whose parameters begin like this."""
     hidden = ops.relu(ops.linear(rows, f"{prefix}hidden", spec.hidden_width))
     hidden = ops.drop(hidden, spec.dropout_ratio)
-    return ops.relu(ops.linear(hidden, f"{prefix}embedding", spec.embedding_width))
-
-
-def _classed(spec: NetworkSpec, ops: Operations[T], embedding: T, rows: T, prefix: str = "") -> T:
+    embedding = ops.relu(ops.linear(hidden, f"{prefix}embedding", spec.embedding_width))
     logits = ops.linear(embedding, f"{prefix}head", spec.class_count)
-    if not spec.linear_skip:
-        return logits
-    return ops.added(logits, ops.linear(rows, f"{prefix}skip", spec.class_count))
+    if spec.linear_skip:
+        logits = ops.added(logits, ops.linear(rows, f"{prefix}skip", spec.class_count))
+    return embedding, logits

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from federation import batches, dense_steps, torch_engine, views
 from federation.dataset import VIEWS, Examples, SiteData, from_samples
-from federation.ensemble import split_members, training_outputs
+from federation.ensemble import single, split_members
 from federation.local_settings import OPTIMIZERS, LocalSettings
 from federation.networks import Arrays, NetworkSpec, check_arrays, initial_arrays
 from federation.pool_lessons import PoolLessons, Taught
@@ -117,7 +117,7 @@ class SiteTrainer:
     def __init__(
         self, data: SiteData, spec: NetworkSpec, *, device: str = "auto", thread_count: int = 1
     ) -> None:
-        self.spec = spec
+        self.spec, self._one = spec, single(spec)
         self._device = torch_engine.choose_device(device)
         torch_engine.reproducible(self._device, thread_count=thread_count)
         self._train, self._test = data.train, data.test
@@ -233,6 +233,7 @@ class SiteTrainer:
         for tensor in parameters.values():
             tensor.requires_grad = True
         optimizer = _optimizer(parameters, local)
+        members = split_members(parameters, self.spec.ensemble_size)
         weights = batches.class_weights(self._train.classes, self.spec.class_count, local.balance)
         lesson = _Lesson(
             inputs,
@@ -246,15 +247,15 @@ class SiteTrainer:
             loss_sum = torch.zeros((), device=self._device)
             for batch in rows:
                 index = batch.to(self._device)
-                loss = self._loss(parameters, index, lesson)
+                loss = self._loss(members, index, lesson)
                 if local.proximal_mu:
                     loss = loss + local.proximal_mu / 2 * _distance(parameters, start)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                for own in split_members(parameters, self.spec.ensemble_size):
+                for own in members:
                     torch.nn.utils.clip_grad_norm_(list(own.values()), local.gradient_norm)
                 optimizer.step()
-                loss_sum += loss.detach() * len(batch) / self.spec.ensemble_size
+                loss_sum += loss.detach() * len(batch) / len(members)
             epoch_loss = float(loss_sum) / len(self._train)
         return epoch_loss
 
@@ -316,22 +317,24 @@ class SiteTrainer:
     def _changed(self, x: Tensor, strength: float) -> Tensor:
         return views.changed(self.spec.family, x, strength, self._pool.spread)
 
-    def _loss(self, parameters: torch_engine.Parameters, index: Tensor, lesson: _Lesson) -> Tensor:
+    def _loss(
+        self, members: list[torch_engine.Parameters], index: Tensor, lesson: _Lesson
+    ) -> Tensor:
         classes, rows = self._train_classes[index], len(index)
         x, taught = lesson.inputs[index], lesson.taught
         if taught is not None:
             x = torch.cat([x, taught.draw()])
         with self._autocast():
             x = self._changed(x, lesson.input_noise)
-            members = training_outputs(self.spec, parameters, x)
+            said = [torch_engine.forward(self._one, own, x, training=True) for own in members]
         loss = torch.zeros((), device=self._device)
-        for outputs in members:
+        for outputs in said:
             logits = outputs["logits"].float()
             loss = loss + F.cross_entropy(logits[:rows], classes, weight=lesson.class_weights)
             if taught is not None:
                 loss = loss + taught.loss(logits[rows:])
         if self.spec.committee_count:
-            ballots = members[0]["committee_logits"][:rows].float().transpose(1, 2)
+            ballots = said[0]["committee_logits"][:rows].float().transpose(1, 2)
             targets = classes[:, None].expand(-1, self.spec.committee_count)
             each = F.cross_entropy(ballots, targets, reduction="none")
             loss = loss + (each * lesson.votes[index]).mean()

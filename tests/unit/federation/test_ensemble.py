@@ -165,12 +165,8 @@ def test_an_ensemble_of_few_labels_errs_less_than_its_members() -> None:
             task = TrainTask(number, measure=False)
             arrays = trainer.train(arrays, LocalSettings(), task).arrays
         one = SiteTrainer(SiteData(examples(4, 1), no_examples()), single(spec))
-        right = test.classes
-        together.append((trainer.predict(arrays, test)[0].argmax(1) == right).mean())
-        apart += [
-            (one.predict(own, test)[0].argmax(1) == right).mean()
-            for own in split_members(arrays, 8)
-        ]
+        together.append(right_share(trainer, arrays, test))
+        apart += [right_share(one, own, test) for own in split_members(arrays, 8)]
     assert np.mean(together) > np.mean(apart) + 0.01
 
 
