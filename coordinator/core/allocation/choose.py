@@ -11,6 +11,7 @@ from coordinator.core.allocation.crowd import Crowd
 from coordinator.core.allocation.fill import guided_fill
 from coordinator.core.allocation.keys import build_problem
 from coordinator.core.allocation.lazy import lazy_greedy
+from coordinator.core.allocation.levels import rows_of_levels
 from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.objective import Integers, Problem, Reals
 from coordinator.core.allocation.offer import Offer
@@ -85,16 +86,18 @@ def choose(market: Market) -> tuple[Choice, Objective]:
     pool, policy = market.pool, market.policy
     budget = market.setting.budget
     objective = build_terms(pool, budget, policy, label_mass=market.label_mass)
-    crowd = market.crowd(objective[1])
-    offer = market.offer(market.shortlist(objective[1], crowd))
     if not market.most_picks:
         empty = np.zeros(0, dtype=np.int64)
         return Choice(empty, empty.astype(np.bool_), "none", market.floors, None), objective
+    rows = rows_of_levels(market, objective) if policy.engine is Engine.AUTO else None
+    if rows is not None:
+        return _optimal(market, rows), objective
+    crowd = market.crowd(objective[1])
+    offer = market.offer(market.shortlist(objective[1], crowd))
     if policy.engine is Engine.AUTO:
         rows = optimal_rows(market, objective, offer)
         if rows is not None:
-            none = np.zeros(len(rows), dtype=np.bool_)
-            return Choice(rows, none, ONE_PARTITION, market.floors, None), objective
+            return _optimal(market, rows), objective
     if len(offer.rows) + len(market.drawn) < len(pool):
         offer = _widened(market, offer, objective, crowd)
     if crowd is not None and offer.most_picks >= MANY_PICKS:
@@ -110,6 +113,12 @@ def choose(market: Market) -> tuple[Choice, Objective]:
             break
         offer = market.offer(np.union1d(offer.rows, more))
     return choice, objective
+
+
+def _optimal(market: Market, rows: Integers) -> Choice:
+    """Rows that are optimal; then no floor and no price matters."""
+    none = np.zeros(len(rows), dtype=np.bool_)
+    return Choice(rows, none, ONE_PARTITION, market.floors, None)
 
 
 def _widened(market: Market, offer: Offer, objective: Objective, crowd: Crowd | None) -> Offer:

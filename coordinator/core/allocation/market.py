@@ -20,7 +20,7 @@ from coordinator.core.allocation.objective import Integers, Reals
 from coordinator.core.allocation.offer import Offer, floor_classes, missing_labels
 from coordinator.core.allocation.policy import Policy
 from coordinator.core.allocation.pool import Pool
-from coordinator.core.allocation.prune import level_reaching
+from coordinator.core.allocation.prune import level_reaching, likely_level, rows_where
 from coordinator.core.allocation.setting import Setting
 from coordinator.core.allocation.terms import Term, row_slopes
 from coordinator.core.allocation.thin import best_first, lowest_per_key, spread_over_keys
@@ -28,6 +28,8 @@ from coordinator.core.allocation.utility import single_score, utilities
 
 SMALLEST_SHORTLIST = 20_000
 PICKS_MULTIPLE = 6
+ROWS_A_PICK = 64
+"""So many rows a pick are ranked one by one."""
 SMALLEST_LABEL_MASS = 0.05
 """Least utility that a label of the past counts as, so that counts matter among dull candidates."""
 
@@ -66,17 +68,20 @@ class Market:
         """No choice can have more rows than this."""
         if not len(self.pool):
             return 0
-        cheapest = int(self.setting.costs_of(slice(None)).min()) if self._mixed else self._one_cost
-        return int(min(len(self.pool) - len(self.drawn), self.limits.cost_limit // cheapest))
+        affordable = self.limits.cost_limit // self._one_cost
+        return int(min(len(self.pool) - len(self.drawn), affordable))
+
+    def left(self, rows: Integers) -> Integers:
+        """Those of some rows that the explore draw left."""
+        return rows[~_in_sorted(rows, self.drawn)] if len(self.drawn) else rows
 
     def offer(self, rows: Integers) -> Offer:
         """The given rows, which rise, as an offer."""
-        if len(self.drawn):
-            rows = rows[~np.isin(rows, self.drawn, assume_unique=True)]
+        rows = self.left(rows)
         return Offer(
             rows=rows,
             utilities=self.utilities_of(rows),
-            ties=self._ties(rows),
+            ties=self.ties(rows),
             costs=self.setting.costs_of(rows),
             classes=self._classes[rows] if self.floors.any() else self._main[rows].astype(np.int64),
             limits=self.limits,
@@ -92,15 +97,48 @@ class Market:
         """Utility that a label of the past counts as: that of the last candidate one can afford."""
         if not self.most_picks:
             return SMALLEST_LABEL_MASS
-        if self._single is not None:
-            column, table = self._single
-            level = level_reaching(column, self.most_picks, without=column[self.drawn])
-            return max(SMALLEST_LABEL_MASS, float(table[level]))
+        if self.only_score is not None:
+            return max(SMALLEST_LABEL_MASS, float(self.only_score[1][self.picks_level]))
         known = (
             np.delete(self._all_utilities, self.drawn) if len(self.drawn) else self._all_utilities
         )
         place = len(known) - self.most_picks
         return max(SMALLEST_LABEL_MASS, float(np.partition(known, place)[place]))
+
+    @cached_property
+    def picks_level(self) -> int:
+        """The highest level of the only score that as many rows reach as can be bought."""
+        assert self.only_score is not None
+        column, rows = self.only_score[0], self._likely_rows
+        if rows is not None:
+            reached = np.cumsum(np.bincount(column[rows], minlength=256)[::-1])[::-1]
+            if reached[0] >= self.most_picks:
+                return int(np.flatnonzero(reached >= self.most_picks)[-1])
+        return level_reaching(column, self.most_picks, without=column[self.drawn])
+
+    @cached_property
+    def best_rows(self) -> Integers | None:
+        """Rising rows that reach this level, without the drawn ones; None if there are far more."""
+        assert self.only_score is not None
+        column, level, rows = self.only_score[0], self.picks_level, self._likely_rows
+        if rows is None or len(rows) < self.most_picks:
+            rows = rows_where(len(column), lambda part: column[part] >= level, most=self.most_rows)
+            return None if rows is None else self.left(rows)
+        return rows[np.take(column, rows) >= level]
+
+    @cached_property
+    def _likely_rows(self) -> Integers | None:
+        """Likewise for the level that a sample suggests: all of them, but perhaps too few."""
+        assert self.only_score is not None
+        column = self.only_score[0]
+        level = likely_level(column, self.most_picks + len(self.drawn), sure=True)
+        rows = rows_where(len(column), lambda part: column[part] >= level, most=self.most_rows)
+        return None if rows is None else self.left(rows)
+
+    @property
+    def most_rows(self) -> int:
+        """More rows than this are thinned before an engine sees them."""
+        return ROWS_A_PICK * self.most_picks + SMALLEST_SHORTLIST
 
     @cached_property
     def size(self) -> int:
@@ -109,18 +147,18 @@ class Market:
 
     def crowd(self, terms: tuple[Term, ...]) -> Crowd | None:
         """All rows by kind where far too many share the last utility of a shortlist."""
-        if self._single is None or self.size * 3 // 2 >= len(self.pool):
+        if self.only_score is None or self.size * 3 // 2 >= len(self.pool):
             return None
-        column, _ = self._single
+        column, _ = self.only_score
         if np.count_nonzero(column >= self._last_level) <= 2 * self.size:
             return None
         return find_crowd(self.pool, column, np.array([self._last_level]), terms)
 
     def kinds(self, terms: tuple[Term, ...]) -> Crowd | None:
         """All rows by kind, or None where scores have too many levels for that to help."""
-        if self._single is None:
+        if self.only_score is None:
             return None
-        column, _ = self._single
+        column, _ = self.only_score
         return find_crowd(self.pool, column, np.flatnonzero(np.bincount(column)), terms)
 
     def shortlist(self, terms: tuple[Term, ...], crowd: Crowd | None = None) -> Integers:
@@ -159,8 +197,8 @@ class Market:
         if len(rows) <= SMALLEST_SHORTLIST:
             return rows
         worth = self.utilities_of(rows).astype(np.float64) * 1023
-        levels, ties = np.rint(worth), self._ties(rows)
-        if self._single is None:
+        levels, ties = np.rint(worth), self.ties(rows)
+        if self.only_score is None:
             ties = best_first(worth - levels, ties)
         codes = dense_codes(self._codes(rows, terms)) * 1024 + levels.astype(np.int64)
         return rows[lowest_per_key(codes, ties, most)]
@@ -193,14 +231,14 @@ class Market:
         rows = self._at_least(lowest * self._one_cost / max(steepest, 1e-12), crowd)
         slopes = row_slopes(rows, linear, terms, masses)
         worth = self.utilities_of(rows) * slopes
-        if self._mixed:
+        if self.costs_differ:
             worth = worth / self.setting.costs_of(rows)
         else:
             worth = worth / np.float32(self._one_cost)
         rows = rows[
             worth > (lowest if (bars == lowest).all() else bars[self.pool.site_index[rows]])
         ]
-        return rows[~_in_sorted(rows, known) & ~_in_sorted(rows, self.drawn)]
+        return self.left(rows[~_in_sorted(rows, known)])
 
     def of_kinds(
         self,
@@ -237,13 +275,13 @@ class Market:
     @cached_property
     def _last_level(self) -> int:
         """The highest level of the only score that enough rows reach for a shortlist."""
-        assert self._single is not None
-        return level_reaching(self._single[0], self.size)
+        assert self.only_score is not None
+        return level_reaching(self.only_score[0], self.size)
 
     def _of_crowd(self, crowd: Crowd, terms: tuple[Term, ...]) -> Integers:
         """The best rising rows of a crowd, those of the last utility spread over its kinds."""
-        assert self._single is not None
-        above = np.flatnonzero(self._single[0] > self._last_level)
+        assert self.only_score is not None
+        above = np.flatnonzero(self.only_score[0] > self._last_level)
         left = self.size - len(above)
         kinds: Integers = np.arange(len(crowd.kinds))
         if len(kinds) > left:
@@ -259,7 +297,7 @@ class Market:
         return np.union1d(above, crowd.lowest(wanted, self.pool, self.setting.key))
 
     @cached_property
-    def _mixed(self) -> bool:
+    def costs_differ(self) -> bool:
         """Whether rows differ in cost."""
         bands = self.pool.cost_bands
         return bool(len(bands)) and bool(bands.min() != bands.max())
@@ -267,7 +305,7 @@ class Market:
     @cached_property
     def _one_cost(self) -> int:
         """Cost of the cheapest row."""
-        if self._mixed:
+        if self.costs_differ:
             return int(self.setting.costs_of(slice(None)).min())
         return int(self.setting.costs_of(slice(0, 1))[0])
 
@@ -281,7 +319,8 @@ class Market:
         return floor_classes(self.pool, self.policy, self.floors)
 
     @cached_property
-    def _single(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+    def only_score(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """The only score column that counts and its table of utilities, or None."""
         return single_score(self.setting)
 
     @cached_property
@@ -290,15 +329,15 @@ class Market:
 
     def utilities_of(self, rows: Integers) -> NDArray[np.float32]:
         """float32[len(rows)]: worth of the rows' labels, apart from all others."""
-        if self._single is not None:
-            column, table = self._single
+        if self.only_score is not None:
+            column, table = self.only_score
             return np.take(table, np.take(column, rows))
         return np.asarray(self._all_utilities[rows], dtype=np.float32)
 
     def _at_least(self, bar: float, crowd: Crowd | None) -> Integers:
         """Rising rows outside the crowd whose utility reaches the bar."""
-        if self._single is not None:
-            column, table = self._single
+        if self.only_score is not None:
+            column, table = self.only_score
             level = int(np.searchsorted(table[:64], np.float32(bar * (1 - 1e-6))))
             if level >= 64:
                 return np.zeros(0, dtype=np.int64)
@@ -313,8 +352,8 @@ class Market:
 
         Where far more rows than that share the last utility, they are spread over the keys.
         """
-        if self._single is not None and members is None:
-            column, level = self._single[0], self._last_level
+        if self.only_score is not None and members is None:
+            column, level = self.only_score[0], self._last_level
             near = np.flatnonzero(column >= level)
             if len(near) <= 2 * size:
                 return near
@@ -331,14 +370,15 @@ class Market:
             last = self.utilities_of(near) == bar
         above, level_rows = near[~last], near[last]
         codes = self._codes(level_rows, terms)
-        kept = spread_over_keys(codes, self._ties(level_rows), size - len(above))
+        kept = spread_over_keys(codes, self.ties(level_rows), size - len(above))
         return np.sort(np.concatenate([above, level_rows[kept]]))
 
     def _codes(self, rows: Integers, terms: tuple[Term, ...]) -> Integers:
         costs = self.setting.costs_of(rows)
         return key_codes(self.pool, rows, costs, terms)
 
-    def _ties(self, rows: Integers) -> NDArray[np.uint64]:
+    def ties(self, rows: Integers) -> NDArray[np.uint64]:
+        """uint64[len(rows)]: chance; lower goes first among equals."""
         return quick_numbers(self.pool.candidate_ids, rows, self.setting.key)
 
 

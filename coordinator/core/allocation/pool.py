@@ -48,6 +48,8 @@ class Progress:
 class Pool:
     """Open candidates, one row each. No row order is assumed and none influences the result.
 
+    A pool that exists is valid: it is checked when it is made, once for all that reads it.
+
     Attributes:
         candidate_ids: uint8[n, 16], unique.
         site_index: int32[n], row of ``site_ids``.
@@ -65,6 +67,9 @@ class Pool:
         site_ids: names of the sites, in a fixed order.
         class_count: classes of the label schema, at least 2.
         progress: what is labelled already.
+
+    Raises:
+        AllocationError: columns disagree or hold values out of range; names the column.
     """
 
     candidate_ids: NDArray[np.uint8]
@@ -84,6 +89,9 @@ class Pool:
     class_count: int
     progress: Progress
 
+    def __post_init__(self) -> None:
+        _check_pool(self)
+
     def __len__(self) -> int:
         return len(self.candidate_ids)
 
@@ -98,12 +106,7 @@ class Pool:
         return {name: value for name, value in pairs if isinstance(value, np.ndarray)}
 
 
-def check_pool(pool: Pool) -> None:
-    """Refuses a pool whose columns disagree or hold values out of range.
-
-    Raises:
-        AllocationError: names the column.
-    """
+def _check_pool(pool: Pool) -> None:
     rows = len(pool)
     if pool.candidate_ids.shape != (rows, 16) or pool.candidate_ids.dtype != np.uint8:
         raise AllocationError("candidate_ids must be uint8[n, 16]")

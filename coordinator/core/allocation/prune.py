@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 1 << 18
 _SAMPLE = 1 << 12
 """Rows that say about where the level lies."""
 
@@ -27,7 +30,7 @@ def level_reaching(
     5
     """
     low, high = 0, int(column.max(initial=0))
-    likely = _likely_level(column, count)
+    likely = likely_level(column, count)
     probes = [likely + 1, likely]
     while low < high:
         middle = probes.pop() if probes else (low + high + 1) // 2
@@ -42,8 +45,37 @@ def level_reaching(
     return low
 
 
-def _likely_level(column: NDArray[np.uint8], count: int) -> int:
-    """The level that so many rows reach if a sample of them is like all."""
+def likely_level(column: NDArray[np.uint8], count: int, *, sure: bool = False) -> int:
+    """The level that so many rows reach if a sample of them is like all.
+
+    Args:
+        column: levels.
+        count: rows to find.
+        sure: whether to allow for two standard deviations of the sample, towards a lower level.
+    """
     sample = np.sort(column[:: max(1, len(column) // _SAMPLE)])
-    place = len(sample) - round(count * len(sample) / max(1, len(column)))
+    expected = count * len(sample) / max(1, len(column))
+    place = len(sample) - round(expected + (2.0 * expected**0.5 if sure else 0.0))
     return int(sample[min(max(place, 0), len(sample) - 1)]) if len(sample) else 0
+
+
+def rows_where(
+    rows: int, asked: Callable[[slice], NDArray[np.bool_]], *, most: int
+) -> NDArray[np.int64] | None:
+    """Rising rows of which a question about a block of them is true; None if more than ``most``.
+
+    Blocks keep what lies between two passes in the processor's own memory.
+
+    >>> column = np.uint8([3, 9, 9])
+    >>> rows_where(3, lambda part: column[part] > 5, most=2)
+    array([1, 2])
+    """
+    found: list[NDArray[np.int64]] = []
+    count = 0
+    for start in range(0, rows, _BLOCK):
+        part = np.flatnonzero(asked(slice(start, start + _BLOCK)))
+        count += len(part)
+        if count > most:
+            return None
+        found.append(part + start)
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)

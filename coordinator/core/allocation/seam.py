@@ -21,7 +21,7 @@ from coordinator.core.allocation.policy import (
     check_budget,
     check_policy,
 )
-from coordinator.core.allocation.pool import Pool, check_pool
+from coordinator.core.allocation.pool import Pool
 from coordinator.core.allocation.result import Allocation, Certificate, Prices, Shortfall
 from coordinator.core.allocation.setting import (
     Setting,
@@ -54,9 +54,8 @@ def allocate(pool: Pool, budget: Budget, policy: Policy, rng: np.random.Generato
         cannot be met, is no error: it shows as shortfalls.
 
     Raises:
-        AllocationError: an input is malformed.
+        AllocationError: budget or policy is malformed; a pool was checked when it was made.
     """
-    check_pool(pool)
     check_budget(budget, sites=pool.site_count, classes=pool.class_count)
     check_policy(policy)
     policy = adapted(policy, pool.progress)
@@ -168,10 +167,10 @@ def _shortfalls(
         missing = int(choice.unmet[group])
         why = "too few candidates of this class fit the budget and the sites' limits"
         found.append(Shortfall(f"class {group}", wanted, wanted - missing, why))
-    cost = int(setting.costs_of(spent).sum())
-    bands = setting.pool.cost_bands
-    cheapest = setting.budget.band_costs[int(bands.min())] if len(bands) else 1
-    if setting.budget.cost_limit - cost >= cheapest:
+    cost, budget = int(setting.costs_of(spent).sum()), setting.budget
+    rest, bands = budget.cost_limit - cost, setting.pool.cost_bands
+    cheapest = min(budget.band_costs)  # saves a look at ten million bands where nothing is left
+    if rest >= cheapest and rest >= (budget.band_costs[int(bands.min())] if len(bands) else 1):
         why = "the pool is used up" if len(spent) >= offered else "the sites' limits are reached"
         found.append(Shortfall("budget", setting.budget.cost_limit, cost, why))
     return tuple(found)

@@ -18,9 +18,6 @@ _SLACK = 8.0
 def lowest_per_key(keys: Integers, ties: NDArray[np.uint64], most: int) -> Integers:
     """Rising places of the ``most`` rows of each key with the lowest tie numbers.
 
-    Only rows below a number that about ``most`` rows of their key are expected to stay below are
-    sorted. Where chance left fewer, that number is raised.
-
     Args:
         keys: int64[n], at least 0.
         ties: uint64[n], uniform.
@@ -30,21 +27,42 @@ def lowest_per_key(keys: Integers, ties: NDArray[np.uint64], most: int) -> Integ
     [1, 2, 3]
     """
     keys = dense_codes(keys)
-    counts = np.bincount(keys)
+    near = near_lowest(keys, ties, np.full(int(keys.max(initial=-1)) + 1, most))
+    order = near[ranked(keys[near], np.zeros(len(near), dtype=np.float32), ties[near])]
+    found = np.bincount(keys[near])
+    starts = np.cumsum(found) - found
+    rank = np.arange(len(order)) - starts[keys[order]]
+    return np.sort(order[rank < most])
+
+
+def near_lowest(keys: Integers, ties: NDArray[np.uint64], most: Integers) -> Integers:
+    """Rising places of the lowest tie numbers of each key, as many as asked or some more.
+
+    These are rows below a number that about so many rows of their key are expected to stay below.
+    Where chance left fewer, that number is raised. Nothing is sorted.
+
+    Args:
+        keys: int64[n], all of 0 to k - 1.
+        ties: uint64[n], uniform.
+        most: int64[k], at least 0; no place of a key of which none is asked.
+
+    >>> near_lowest(np.array([0, 1, 0]), np.uint64([5, 1, 9]), np.array([2, 0])).tolist()
+    [0, 2]
+    """
+    counts = np.bincount(keys, minlength=len(most))
+    wanted = np.minimum(counts, most)
     share = (most + 4.0 * np.sqrt(most) + _SLACK) / np.maximum(counts, 1)
     while True:
         ceiling = (np.minimum(share, 1.0) * (2.0**64 - 2048)).astype(np.uint64)
         ceiling[share >= 1.0] = np.uint64(2**64 - 1)
-        near = np.flatnonzero(ties <= ceiling[keys])
-        found = np.bincount(keys[near], minlength=len(counts))
-        short = found < np.minimum(counts, most)
+        near = ties <= np.take(ceiling, keys)
+        if not most.all():
+            near &= np.take(most > 0, keys)
+        places = np.flatnonzero(near)
+        short = np.bincount(keys[places], minlength=len(most)) < wanted
         if not short.any():
-            break
+            return places
         share[short] *= 4.0
-    order = near[ranked(keys[near], np.zeros(len(near), dtype=np.float32), ties[near])]
-    starts = np.cumsum(found) - found
-    rank = np.arange(len(order)) - starts[keys[order]]
-    return np.sort(order[rank < most])
 
 
 def best_first(scores: NDArray[np.float64], ties: NDArray[np.uint64]) -> NDArray[np.uint64]:

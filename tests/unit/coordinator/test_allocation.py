@@ -309,9 +309,10 @@ def test_an_empty_pool_spends_nothing():
     ],
 )
 def test_a_malformed_pool_is_refused_by_name(change, words):
-    pool = make_pool(10, **change)
     with pytest.raises(AllocationError, match=words):
-        run(pool, make_budget(pool, 5))
+        make_pool(10, **change)
+    with pytest.raises(AllocationError, match=words):
+        replace(make_pool(10), **change)
 
 
 def test_a_malformed_budget_or_policy_is_refused_by_name():
