@@ -83,11 +83,21 @@ def _describe(config: SimulationConfig, runs: Sequence[Finished]) -> str:
     seeds = len({run.seed for run in runs})
     sites = len(runs[0].curve[-1]["site_labels"])
     chosen = "random labels" if config.budget.start == "random" else "labels of their own choice"
+    name = config.data.path.rsplit("/", 1)[-1]
     return (
-        f"{config.data.path.rsplit('/', 1)[-1]}: {sites} sites, {config.budget.initial} {chosen} "
-        f"to start, {config.budget.per_cycle} cost units in each of "
-        f"{config.budget.cycles} cycles, {seeds} seeds.{_describe_scenario(config)}"
+        f"{name}: {_of(sites, 'site')}, {config.budget.initial} {chosen} to start, "
+        f"{config.budget.per_cycle} cost units in each of "
+        f"{_of(config.budget.cycles, 'cycle')}, {_of(seeds, 'seed')}.{_describe_scenario(config)}"
     )
+
+
+def _of(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> _of(1, "seed"), _of(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _describe_scenario(config: SimulationConfig) -> str:
