@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.core.layer_defaults import LAYER_WIDTH
 from simulations.config import SimulationConfig
 from simulations.summary import TIE_POINTS, area
 from simulations.sweep import Finished
@@ -35,6 +36,7 @@ class Plan:
         because: why this policy, a few words.
         cost_units: what the labels cost, the start apart.
         busiest: the site that gives most labels, and how many.
+        untried: what may save more labels and was not simulated, a sentence, or "".
     """
 
     strategy: str
@@ -48,6 +50,7 @@ class Plan:
     because: str
     cost_units: int
     busiest: tuple[int, int]
+    untried: str = ""
 
 
 def make_plan(config: SimulationConfig, runs: Sequence[Finished], target: float | None) -> Plan:
@@ -76,6 +79,7 @@ def make_plan(config: SimulationConfig, runs: Sequence[Finished], target: float 
         because=because,
         cost_units=round(float(_mean_at(runs, best, place, "cost"))),
         busiest=_busiest(runs, best, place),
+        untried=_untried(config),
     )
 
 
@@ -86,6 +90,7 @@ def plan_text(plan: Plan) -> str:
         if plan.reference_labels is not None
         else "random choice does not get there within the simulated budget"
     )
+    untried = [f"Not tried         {plan.untried}"] if plan.untried else []
     return "\n".join(
         [
             f"Policy            {plan.strategy} ({plan.because})",
@@ -95,7 +100,18 @@ def plan_text(plan: Plan) -> str:
             f"Expert time       {plan.expert_hours:.1f} hours, {plan.money:.0f} in money; "
             f"busiest is site {plan.busiest[0]} with {plan.busiest[1]} labels",
             f"When to stop      {plan.stop}",
+            *untried,
         ]
+    )
+
+
+def _untried(config: SimulationConfig) -> str:
+    """Names the layer that learns without labels where a campaign could have it."""
+    if config.data.features == "learned" or config.data.kind not in LAYER_WIDTH:
+        return ""
+    return (
+        'features = "learned" in [data]: sites learn features from samples without labels; '
+        "on public data that halved the labels again"
     )
 
 

@@ -251,7 +251,9 @@ def test_a_run_writes_results_and_a_page_and_resumes_without_repeating(tmp_path,
     assert "seed 0" not in capsys.readouterr().out
     assert json.loads((out / "results.json").read_text()) == results
     assert command.main(["plan", str(path), "--out", str(out)]) == 0
-    assert "When to stop" in capsys.readouterr().out
+    plan = capsys.readouterr().out
+    assert "When to stop" in plan
+    assert 'Not tried         features = "learned" in [data]' in plan
 
 
 def test_a_folder_of_another_configuration_is_refused(tmp_path):
@@ -298,8 +300,8 @@ def test_a_paired_test_sees_a_constant_gain_and_no_gain():
 
 
 @pytest.mark.parametrize(
-    "name", ["config", "partition", "quotas", "summary", "pictures", "rivals.geometry",
-             "rivals.ifal", "rivals.fairfal", "perimeter_strategy"],
+    "name", ["config", "partition", "quotas", "summary", "pictures", "report",
+             "rivals.geometry", "rivals.ifal", "rivals.fairfal", "perimeter_strategy"],
 )  # fmt: skip
 def test_the_examples_in_the_docstrings_hold(name):
     result = doctest.testmod(importlib.import_module(f"simulations.{name}"))
@@ -331,12 +333,12 @@ def finished(name, seed, accuracies):
     return Finished(name, seed, points, 0.1)
 
 
-def plan_of(rival_gains):
+def plan_of(rival_gains, **data):
     runs = [finished("random", seed, [0.4, 0.5, 0.6]) for seed in range(len(rival_gains))]
     for seed, gain in enumerate(rival_gains):
         runs.append(finished("perimeter", seed, [0.4, 0.7, 0.8]))
         runs.append(finished("margin-site", seed, [0.4, 0.7 + gain, 0.8 + gain]))
-    return make_plan(config_of(SMALL), runs, None)
+    return make_plan(config_of({**SMALL, "data": SMALL["data"] | data}), runs, None)
 
 
 def test_a_plan_leaves_the_default_policy_only_for_one_that_is_better_in_every_seed():
@@ -351,6 +353,12 @@ def test_a_plan_says_what_it_costs_and_whose_experts_are_busiest():
     text = plan_text(plan_of([0.0, 0.0]))
     assert "30, the start included; 20 cost units" in text
     assert "busiest is site 0 with 26 labels" in text
+
+
+def test_a_plan_names_the_layer_that_learns_without_labels_where_it_was_not_tried():
+    assert 'features = "learned"' in plan_text(plan_of([0.0]))
+    assert "Not tried" not in plan_text(plan_of([0.0], features="learned"))
+    assert "Not tried" not in plan_text(plan_of([0.0], kind="record"))
 
 
 GUESSES = {"unlabelled_weight": 3.0, "input_noise": 0.3, "cohesion_floor": -1.0, "trust_power": 0.0}
