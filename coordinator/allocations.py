@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from coordinator.calibration import released_error
+from coordinator.core.allocation.errors import AllocationError
 from coordinator.core.allocation.histograms import histogram_policy
 from coordinator.core.allocation.policy import Budget, Policy
 from coordinator.core.allocation.pool import Pool, Progress
@@ -174,7 +175,10 @@ def replay_allocation(office: Office, campaign: Campaign, record: AllocationReco
     before = Ledger(e for e, _ in office.store.entries() if e.sequence <= record.ledger_sequence)
     progress, budget = _read_inputs(record)
     grants = before.grants(record.campaign_id)
-    offer = assemble(office.store, campaign, segments, grants=grants, progress=progress)
+    try:
+        offer = assemble(office.store, campaign, segments, grants=grants, progress=progress)
+    except AllocationError as error:
+        return f"cycle {record.cycle}: the logged inputs are not those of a pool: {error}"
     policy = policy_of(campaign, offer.pool)
     if digest_inputs(offer.pool, budget, policy) != record.inputs_digest:
         return f"cycle {record.cycle}: the logged inputs differ from the stored ones"

@@ -519,6 +519,25 @@ def test_what_another_version_of_the_allocator_decided_is_counted_and_not_taken_
     assert rewrite(3, "ab" * 32) == (len(made), len(made), 0), "a forgery stays one"
 
 
+def test_logged_inputs_that_no_pool_could_have_are_named_and_not_made_again(central, sites):
+    campaign_id, campaign = central.create(budget_labels=10)
+    run_cycle(central, sites, campaign_id, campaign, cycle=1)
+    central.tick_until(lambda s: campaign_status(s)["state"] == "completed")
+    made = central.ask(lambda o: o.store.find(AllocationRecord, campaign_id=campaign_id))[0]
+    inputs = json.loads(made.inputs_json)
+    inputs[0]["class_labels"].append(7)
+
+    def write(office):
+        with office.store.transaction() as writer:
+            writer.put(dataclasses.replace(made, inputs_json=json.dumps(inputs)))
+
+    central.ask(write)
+    problems, counts = central.ask(verify)
+    assert counts["allocations"] == 1
+    (problem,) = problems
+    assert "cycle 1: the logged inputs are not those of a pool: class_labels must have" in problem
+
+
 def phase_of_cycle(office, campaign_id, cycle):
     """Phase of an allocation, from its logged inputs."""
     values = json.loads(office.store.get(AllocationRecord, campaign_id, cycle).inputs_json)[0]
