@@ -87,7 +87,7 @@ def plan_of(request: TrainingRequest) -> RunPlan:
         request.run_key,
         request.network,
         settings.rounds,
-        settings.local,
+        request.local,
         settings.aggregation,
         request.label_counts,
         request.seed,

@@ -108,6 +108,7 @@ class SiteData:
         train: Labelled examples to learn from.
         test: Labelled examples to be judged by.
         unlabelled: Samples without a label, which may help learning; none in most deployments.
+        named: What the classes are called, as examples to learn from that count nowhere else.
 
     Raises:
         DatasetInvalid: A sample among the unlabelled ones carries a class.
@@ -116,6 +117,7 @@ class SiteData:
     train: Examples
     test: Examples
     unlabelled: Examples = field(default_factory=no_examples)
+    named: Examples = field(default_factory=no_examples)
 
     def __post_init__(self) -> None:
         if (self.unlabelled.classes != UNKNOWN_CLASS).any():

@@ -7,17 +7,19 @@ The features of a site's samples depend on the fixed parameters alone. They are 
 layer; a `SiteTrainer` of the family `encoder` then learns and measures on them, so that all it does
 for frozen features (dense steps, guessed classes, noise) holds here too. Images may also be seen
 moved a little, a few times each: such copies go through the layer once, too, and rounds take turns
-with them. Updates carry the fixed parameters as they came.
+with them. Names of classes of texts go through it as samples do. Updates carry the fixed
+parameters as they came.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from federation import dense_steps, torch_engine, views
+from federation.class_texts import check_label_names, named_examples
 from federation.dataset import VIEWS, Examples, SiteData
 from federation.errors import RequestInvalid
 from federation.layer_arrays import fixed_arrays, layer_digest, trained_arrays
@@ -121,7 +123,8 @@ class FeatureTrainer:
         self._device = torch_engine.choose_device(device)
         torch_engine.reproducible(self._device, thread_count=thread_count)
         self._view_count = 0
-        self._kept: tuple[tuple[str, int], Trainer] | None = None
+        self._texts: tuple[str, ...] = ()
+        self._kept: tuple[tuple[Any, ...], Trainer] | None = None
 
     @property
     def example_count(self) -> int:
@@ -133,15 +136,16 @@ class FeatureTrainer:
 
         Raises:
             NetworkInvalid: The arrays are not this network's.
-            RequestInvalid: The round would learn views, which would change the fixed layer, or
-                move inputs that are no images.
+            RequestInvalid: The round would learn views, which would change the fixed layer, move
+                inputs that are no images, or read names of classes beside samples that are no
+                texts or as many as it has not.
         """
         if local.objective == "views":
             raise RequestInvalid(
                 "objective views changes a layer that unsupervised_width keeps as it is; "
                 "set pretrain_rounds or unsupervised_width to 0"
             )
-        self._view_count = local.input_views
+        self._view_count, self._texts = local.input_views, local.class_texts
         head = self._head(arrays)
         task = replace(task, teacher=trained_arrays(task.teacher, self.spec))
         update = head.train(trained_arrays(arrays, self.spec), local, task)
@@ -169,12 +173,13 @@ class FeatureTrainer:
     def _head(self, arrays: Arrays) -> Trainer:
         """The trainer on the features of this layer and of as many copies as rounds want."""
         check_arrays(arrays, self.spec)
-        key = layer_digest(arrays, self.spec), self._view_count
+        key = layer_digest(arrays, self.spec), self._view_count, self._texts
         if self._kept is None or self._kept[0] != key:
             train = with_views(self.spec, arrays, self._data.train, self._view_count, self._device)
             others = (self._data.test, self._data.unlabelled)
             test, free = (encoded(self.spec, arrays, s, self._device) for s in others)
-            rows = SiteData(train, test, free)
+            named = encoded(self.spec, arrays, self._named(), self._device)
+            rows = SiteData(train, test, free, named)
             head = make_trainer(
                 rows,
                 head_spec(self.spec),
@@ -183,3 +188,13 @@ class FeatureTrainer:
             )
             self._kept = key, head
         return self._kept[1]
+
+    def _named(self) -> Examples:
+        """What the round's message calls the classes, else what the site's data has for it."""
+        if not self._texts:
+            return self._data.named
+        check_label_names(True, self.spec.family, self.spec.unsupervised_width)
+        if len(self._texts) != self.spec.class_count:
+            wanted = self.spec.class_count
+            raise RequestInvalid(f"class_texts has {len(self._texts)} texts for {wanted} classes")
+        return named_examples(self._texts, self.spec.features)

@@ -13,7 +13,9 @@ OPTIMIZERS = ("sgd", "adam")
 OBJECTIVES = ("labels", "views")
 PSEUDO_LABELS = ("soft", "threshold")
 SPREADS = ("none", "cells", "graph")
-YOUNGER = ("input_views", "local_steps_max")
+CLASS_TEXT_MAX = 600
+"""Characters of a class's text."""
+YOUNGER = ("input_views", "local_steps_max", "class_texts")
 """Unknown to trainers of earlier versions, which refuse what they do not know."""
 
 
@@ -60,6 +62,8 @@ class LocalSettings:
         input_views: Images on a layer that learns without labels: so many moved copies of each
             training example are taken through the layer, and each round takes one of them or the
             example itself by chance, 0 to 64.
+        class_texts: Texts on such a layer: what the campaign calls each class, a training example
+            of it ("" for none); at most 600 characters each. Empty for no such examples.
     """
 
     local_epochs: int = 4
@@ -85,8 +89,15 @@ class LocalSettings:
     input_noise: float = 0.0
     input_views: int = 0
     local_steps_max: int = 0
+    class_texts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        texts = self.class_texts
+        are_texts = isinstance(texts, tuple | list) and all(
+            isinstance(text, str) and len(text) <= CLASS_TEXT_MAX for text in texts
+        )
+        if are_texts:
+            object.__setattr__(self, "class_texts", tuple(texts))
         rules = {
             "local_epochs": 1 <= self.local_epochs <= 1000,
             "batch_size": 1 <= self.batch_size <= 65536,
@@ -112,6 +123,7 @@ class LocalSettings:
             "local_steps_max": type(self.local_steps_max) is int
             and 0 <= self.local_steps_max <= 100_000,
             "input_views": type(self.input_views) is int and 0 <= self.input_views <= 64,
+            "class_texts": are_texts,
         }
         for name, holds in rules.items():
             if not holds:

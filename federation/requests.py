@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from federation.aggregation import AggregationSettings
+from federation.class_texts import check_label_names, class_texts
 from federation.errors import RequestInvalid
 from federation.fixed_columns import fixed_width
 from federation.local_settings import LocalSettings, check_spread, check_views
@@ -67,6 +68,8 @@ class RoundSettings:
             which each round keeps this share, 0 to below 1; 0 for the round's own model. The mean
             travels with the model, so that a round brings twice the bytes to a site.
         pretrain_rounds: The first rounds learn from unlabelled samples alone; 0 to rounds - 1.
+        label_names: Texts on a layer that learns without labels: what the campaign calls each class
+            teaches at every site as one labelled example of it.
         first_cells: Sites find cells of alike samples for a first version also where columns are
             given (record, encoder); networks with `unsupervised_width` always do.
     """
@@ -87,6 +90,7 @@ class RoundSettings:
     teacher_momentum: float = 0.8
     pretrain_rounds: int = 0
     first_cells: bool = False
+    label_names: bool = False
 
     def __post_init__(self) -> None:
         rules = {
@@ -103,6 +107,7 @@ class RoundSettings:
             "noise_multiplier": 0 <= self.noise_multiplier <= 100,
             "compare_plain": isinstance(self.compare_plain, bool),
             "first_cells": isinstance(self.first_cells, bool),
+            "label_names": isinstance(self.label_names, bool),
             "weight_power": 0 <= self.weight_power <= 1,
             "teacher_momentum": 0 <= self.teacher_momentum < 1,
             "pretrain_rounds": 0 <= self.pretrain_rounds < self.rounds,
@@ -141,7 +146,7 @@ class TrainingSettings:
         3
         """
         groups = (RoundSettings, LocalSettings, AggregationSettings)
-        known = {f.name for group in groups for f in dataclasses.fields(group)}
+        known = {f.name for group in groups for f in dataclasses.fields(group)} - {"class_texts"}
         unknown = sorted(set(values) - known)
         if unknown:
             raise RequestInvalid(f"unknown setting {unknown[0]!r} in the training request")
@@ -210,6 +215,14 @@ class TrainingRequest:
     first_label_count: int = 0
 
     @property
+    def local(self) -> LocalSettings:
+        """Local training, with what the classes are called where that teaches."""
+        if not self.settings.rounds.label_names:
+            return self.settings.local
+        texts = tuple(class_texts(self.label_schema.classes))
+        return dataclasses.replace(self.settings.local, class_texts=texts)
+
+    @property
     def first_cell_count(self) -> int:
         """Cells of alike samples that the survey for a first version looks for; 0 for none."""
         rounds, asked = self.settings.rounds, bool(self.network.unsupervised_width)
@@ -236,6 +249,7 @@ class TrainingRequest:
             "seed": self.seed,
             "parent": self.parent_version,
             "settings": dataclasses.asdict(self.settings),
+            "class_texts": self.local.class_texts,
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -328,6 +342,7 @@ def _settings(values: Mapping[str, Any], network: NetworkSpec) -> TrainingSettin
     if network.plain_head:
         check_spread(found.local)
     check_views(found.local.input_views, network.family, network.unsupervised_width)
+    check_label_names(found.rounds.label_names, network.family, network.unsupervised_width)
     return found
 
 

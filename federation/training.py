@@ -122,9 +122,11 @@ class SiteTrainer:
         torch_engine.reproducible(self._device, thread_count=thread_count)
         self._train, self._test = data.train, data.test
         self._test_input = self._on_device(data.test)
-        self._train_classes = torch.from_numpy(data.train.classes).to(self._device)
+        self._lesson_classes = np.concatenate([data.train.classes, data.named.classes])
+        self._targets = torch.from_numpy(self._lesson_classes).to(self._device)
         self._pool = PoolLessons(spec, data, self._device)
         self._train_input = self._pool.labelled if len(data.train) else None
+        self._named_input = self._on_device(data.named)
         copies = data.train.inputs.get(VIEWS)
         self._views = None if copies is None else torch.from_numpy(copies).to(self._device)
 
@@ -234,18 +236,19 @@ class SiteTrainer:
             tensor.requires_grad = True
         optimizer = _optimizer(parameters, local)
         members = split_members(parameters, self.spec.ensemble_size)
-        weights = batches.class_weights(self._train.classes, self.spec.class_count, local.balance)
+        classes, rows = self._lesson_classes, len(self._lesson_classes)
+        weights = batches.class_weights(classes, self.spec.class_count, local.balance)
         lesson = _Lesson(
             inputs,
             torch.from_numpy(weights).to(self._device),
-            batches.resampling(len(self._train), self.spec.committee_count, seed).to(self._device),
+            batches.resampling(rows, self.spec.committee_count, seed).to(self._device),
             local.input_noise,
             taught,
         )
         epoch_loss = 0.0
-        for rows in batches.epochs(len(self._train), local, seed):
+        for order in batches.epochs(rows, local, seed):
             loss_sum = torch.zeros((), device=self._device)
-            for batch in rows:
+            for batch in order:
                 index = batch.to(self._device)
                 loss = self._loss(members, index, lesson)
                 if local.proximal_mu:
@@ -256,7 +259,7 @@ class SiteTrainer:
                     torch.nn.utils.clip_grad_norm_(list(own.values()), local.gradient_norm)
                 optimizer.step()
                 loss_sum += loss.detach() * len(batch) / len(members)
-            epoch_loss = float(loss_sum) / len(self._train)
+            epoch_loss = float(loss_sum) / rows
         return epoch_loss
 
     def _taught(
@@ -282,7 +285,7 @@ class SiteTrainer:
     ) -> tuple[torch_engine.Parameters, float]:
         """The same descent for small dense networks, without automatic differentiation."""
         steps = dense_steps.DenseSteps(self.spec, parameters, local)
-        inputs, classes = self._round_inputs(local, seed).numpy(), self._train.classes
+        inputs, classes = self._round_inputs(local, seed).numpy(), self._lesson_classes
         weights = batches.class_weights(classes, self.spec.class_count, local.balance)[classes]
         targets = np.eye(self.spec.class_count, dtype=np.float32)[classes]
         epoch_loss = 0.0
@@ -303,8 +306,10 @@ class SiteTrainer:
         return steps.parameters(), epoch_loss
 
     def _round_inputs(self, local: LocalSettings, seed: int) -> Tensor:
-        """The training examples, each as it is or, by chance, one of its moved copies."""
+        """The training examples, as they are or, by chance, as moved copies; then named ones."""
         assert self._train_input is not None
+        if self._named_input is not None:
+            return torch.cat([self._train_input, self._named_input])
         if self._views is None or not local.input_views:
             return self._train_input
         rows, count = self._views.shape[:2]
@@ -320,7 +325,7 @@ class SiteTrainer:
     def _loss(
         self, members: list[torch_engine.Parameters], index: Tensor, lesson: _Lesson
     ) -> Tensor:
-        classes, rows = self._train_classes[index], len(index)
+        classes, rows = self._targets[index], len(index)
         x, taught = lesson.inputs[index], lesson.taught
         if taught is not None:
             x = torch.cat([x, taught.draw()])

@@ -158,6 +158,8 @@ class TrainingConfig:
         plain_head: learn from unlabelled samples with one head, ask for labels with another.
         linear_skip: add a linear map of the features to what the hidden layers say.
         ensemble_size: heads that learn apart and answer together, 1 to 16.
+        label_names: texts on learned features: the name of each class is a labelled example of it
+            at every site.
     """
 
     rounds: int = 40
@@ -189,6 +191,7 @@ class TrainingConfig:
     plain_head: bool = False
     linear_skip: bool = False
     ensemble_size: int = 1
+    label_names: bool = False
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,10 @@ def _run(config: SimulationConfig) -> Iterator[Rule]:
     wanted = "0 unless [data] kind is image and features learned"
     views = training.input_views
     yield "[training] input_views", views, moves or not views, wanted
+    reads = config.data.kind == "text" and config.data.features == "learned"
+    wanted = "false unless [data] kind is text and features learned"
+    named = training.label_names
+    yield "[training] label_names", named, reads or not named, wanted
     for key in ("hidden_width", "embedding_width"):
         width = getattr(training, key)
         yield f"[training] {key}", width, 2 <= width <= 4096, "2 to 4096"

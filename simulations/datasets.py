@@ -30,6 +30,8 @@ class Dataset:
         input_width: columns of frozen features, 0 for native ones.
         train: input rows to choose from.
         views: float32[n, copies, columns] of moved copies of these rows, None without.
+        named: what classes are called as input rows, None without.
+        named_classes: int64[len(named)].
         train_classes: int64[n], known to experts only.
         train_groups: int64[n], the data's own sites, or -1.
         test: input rows of the held-out part.
@@ -47,6 +49,8 @@ class Dataset:
     test_classes: NDArray[np.int64]
     class_names: tuple[str, ...]
     views: Floats | None = None
+    named: Floats | None = None
+    named_classes: NDArray[np.int64] | None = None
 
     @property
     def input_name(self) -> str:

@@ -31,7 +31,11 @@ POLL_SECONDS = 0.2
 
 
 def train_rounds(
-    plan: RunPlan, state: RoundState, sites: dict[str, Examples], free: dict[str, Examples]
+    plan: RunPlan,
+    state: RoundState,
+    sites: dict[str, Examples],
+    free: dict[str, Examples],
+    named: Examples,
 ) -> RoundState:
     """Runs all rounds of a plan on Flower's engine.
 
@@ -40,6 +44,7 @@ def train_rounds(
         state: where to start.
         sites: labelled examples by site; sites without any take no part.
         free: unlabelled samples by site, where they have any.
+        named: what the classes are called, for all sites.
 
     Raises:
         SimulationError: the engine ended without a result.
@@ -52,6 +57,7 @@ def train_rounds(
         for number, name in enumerate(names):
             _write(Path(place) / f"{number}.npz", sites[name])
             _write(Path(place) / f"{number}.free.npz", free.get(name, no_examples()))
+            _write(Path(place) / f"{number}.named.npz", named)
         return _simulate(plan, state, names, place)
 
 
@@ -112,8 +118,9 @@ def _handle_in(place: str) -> Callable[[Any], Handle]:
 @lru_cache(maxsize=64)
 def desk_at(place: str, number: int) -> TrainerDesk:
     """The desk of one site, kept warm inside an actor."""
-    train, free = (_read(Path(place) / f"{number}{part}.npz") for part in ("", ".free"))
-    return desk_for(SiteData(train, no_examples(), free))
+    parts = ("", ".free", ".named")
+    train, free, named = (_read(Path(place) / f"{number}{part}.npz") for part in parts)
+    return desk_for(SiteData(train, no_examples(), free, named))
 
 
 def _read(path: Path) -> Examples:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from federation.class_texts import class_texts, named_examples
 from federation.dataset import VIEWS, unlabelled_examples
 from federation.errors import RequestInvalid
 from federation.feature_fit import fit_features
-from federation.feature_layer import with_views
+from federation.feature_layer import encoded, with_views
 from federation.fixed_columns import is_fitted
 from federation.local_settings import LocalSettings
 from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, initial_arrays
@@ -56,6 +57,10 @@ def learn_features(config: SimulationConfig, dataset: Dataset, world: World, see
         )
     # Any sample of the pool may get a label, so all are moved.
     train = _through(spec, fitted, dataset.train, config.training.input_views)
+    named = None
+    if config.training.label_names:
+        texts = named_examples(class_texts(dataset.class_names), dataset.features)
+        named = encoded(spec, fitted, texts, torch.device("cpu")) if len(texts) else None
     return replace(
         dataset,
         family="encoder",
@@ -63,6 +68,8 @@ def learn_features(config: SimulationConfig, dataset: Dataset, world: World, see
         train=train[INPUT_NAMES["encoder"]],
         test=_through(spec, fitted, dataset.test)[INPUT_NAMES["encoder"]],
         views=train.get(VIEWS),
+        named=None if named is None else named.inputs[INPUT_NAMES["encoder"]],
+        named_classes=None if named is None else named.classes,
     )
 
 

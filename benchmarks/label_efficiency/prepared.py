@@ -17,7 +17,7 @@ from simulations.datasets import Dataset, load_dataset
 from simulations.world import World
 
 ARRAYS = ("train", "train_classes", "train_groups", "test", "test_classes")
-LEARNED = ("train", "test", "views")
+LEARNED = ("train", "test", "views", "named", "named_classes")
 
 
 def prepare(cell: Cell, entrant: Entrant, data: Path, folder: Path) -> Path:
@@ -56,8 +56,9 @@ def learned(config: SimulationConfig, dataset: Dataset, world: World, place: Pat
 
     if config.data.features != "learned":
         return dataset
-    copies = config.training.input_views
-    file = place.with_name(f"{place.name}.learned.{config.data.width}.{copies}.npz")
+    training = config.training
+    extra = f"{training.input_views}{'.named' if training.label_names else ''}"
+    file = place.with_name(f"{place.name}.learned.{config.data.width}.{extra}.npz")
     if not file.exists():
         made = learn_features(config, dataset, world, world.seed)
         part = file.with_suffix(f".{os.getpid()}.npz")

@@ -4,7 +4,8 @@
 
 Such a layer wants another training than a network that learns all from labels: more rounds, larger
 batches, changed inputs; images moved copies too, images and series several heads that answer
-together, texts a wide head and counts of words beside those of character n-grams. What is measured
+together, texts a wide head, counts of words beside those of character n-grams, and the names of
+their classes as examples. What is measured
 best on real and made-up sets is in `docs/learning-from-unlabelled.md`; whoever asks for the layer
 gets it without naming ten keys.
 """
@@ -39,7 +40,7 @@ _SHARED: Settings = {
 TRAINING: Mapping[str, Settings] = {
     "image": {**_SHARED, "input_views": 8},
     "series": _SHARED,
-    "text": {**_SHARED, "input_noise": 1.0, "server_momentum": 0.8},
+    "text": {**_SHARED, "input_noise": 1.0, "server_momentum": 0.8, "label_names": True},
 }
 """Training on the layer, without the step."""
 

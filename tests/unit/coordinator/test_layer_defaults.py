@@ -35,6 +35,7 @@ def test_texts_get_words_a_wide_head_and_steps_that_do_not_diverge() -> None:
         1,
         0.8,
     )
+    assert training["label_names"] is True
     assert "input_views" not in training
 
 

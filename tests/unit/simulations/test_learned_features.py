@@ -164,6 +164,7 @@ def test_a_simulation_on_learned_features_trains_as_a_campaign_does(kind: str) -
     assert aggregation_settings(made.training) == expected.aggregation
     assert made.training.rounds == expected.rounds.rounds == 80
     assert network == {**request, **HEAD.get(kind, {})}
+    assert made.training.label_names == expected.rounds.label_names == (kind == "text")
     assert made.training.linear_skip == (kind == "text")
     assert made.training.ensemble_size == (1 if kind == "text" else 8)
     assert made.training.hidden_width == network.get("hidden_width", 128)
