@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,19 +12,29 @@ import numpy as np
 import pytest
 import torch
 
+from edge_agent.inference import Predictor
 from federation import class_texts as module
-from federation import frames, messages
+from federation import frames, messages, run_files
 from federation.central import plan_of
 from federation.class_texts import class_texts, named_examples
-from federation.dataset import Examples, SiteData, from_samples, no_examples
+from federation.dataset import (
+    Examples,
+    SiteData,
+    from_samples,
+    no_examples,
+    unlabelled_examples,
+)
 from federation.errors import RequestInvalid
 from federation.feature_layer import encoded, make_trainer
+from federation.in_process import simulate
 from federation.layer_arrays import trained_arrays
 from federation.local_settings import CLASS_TEXT_MAX, LocalSettings
 from federation.networks import INPUT_NAMES, Arrays, NetworkSpec, head_spec, initial_arrays
+from federation.publish import publish
 from federation.requests import TrainingRequest, TrainingSettings
 from federation.training import TrainTask
 from model_bundle.features import FeatureSpec
+from model_bundle.manifest import unpack
 
 pytestmark = pytest.mark.federation
 CPU = torch.device("cpu")
@@ -227,3 +238,33 @@ def test_a_trainer_refuses_names_of_other_classes_and_of_no_texts() -> None:
     with pytest.raises(RequestInvalid, match="label_names reads texts"):
         after(SiteData(pixels, pixels), LOCAL, image)
     assert TrainingSettings.from_mapping({"label_names": True}).rounds.label_names
+
+
+def test_a_run_of_sites_that_never_met_a_class_publishes_a_model_that_knows_its_name(
+    make_request: MakeRequest,
+) -> None:
+    """The whole way: request, rounds, trainers behind their desks, bundle, device."""
+    rng = np.random.default_rng(5)
+    about = (["lost", "gone", "stolen", "card"], ["exchange", "rate", "euro"], ["top", "up", "add"])
+    sites = {}
+    for site in ("north", "south"):
+        free = [" ".join(rng.choice(about[i % 3], 4)) for i in range(90)]
+        unlabelled = from_samples(free, [0] * len(free), SPEC.features)
+        known = [" ".join(rng.choice(about[i % 2], 3)) for i in range(20)]
+        train = from_samples(known, [i % 2 for i in range(20)], SPEC.features)
+        pool = unlabelled_examples(unlabelled.inputs, len(free))
+        sites[site] = SiteData(train, train, pool)
+    said = {}
+    for wanted in (True, False):
+        settings = {"rounds": 12, "node_wait_seconds": 0, "label_names": wanted}
+        settings |= {"optimizer": "sgd", "learning_rate": 0.05}
+        network = {"unsupervised_width": 24, "hidden_width": 32, "embedding_width": 16}
+        request = text_run(make_request, folder=f"run-{wanted}", settings=settings, network=network)
+        simulate(request, sites)
+        publish(request)
+        bundle = unpack((request.folder / run_files.BUNDLE_NAME).read_bytes())
+        logits = Predictor(bundle).predict(["please top up", "add a top up"]).logits
+        said[wanted] = (logits.argmax(axis=1) == 2).tolist()
+        tested = json.loads((request.folder / run_files.EVALUATION_NAME).read_text())
+        assert tested["accuracy"] > 0.9
+    assert said == {True: [True, True], False: [False, False]}
