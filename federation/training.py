@@ -126,7 +126,8 @@ class SiteTrainer:
         self._targets = torch.from_numpy(self._lesson_classes).to(self._device)
         self._pool = PoolLessons(spec, data, self._device)
         self._train_input = self._pool.labelled if len(data.train) else None
-        self._named_input = self._on_device(data.named)
+        parts = [x for x in (self._train_input, self._on_device(data.named)) if x is not None]
+        self._lesson_input = torch.cat(parts) if len(parts) > 1 else self._train_input
         copies = data.train.inputs.get(VIEWS)
         self._views = None if copies is None else torch.from_numpy(copies).to(self._device)
 
@@ -307,15 +308,13 @@ class SiteTrainer:
 
     def _round_inputs(self, local: LocalSettings, seed: int) -> Tensor:
         """The training examples, as they are or, by chance, as moved copies; then named ones."""
-        assert self._train_input is not None
-        if self._named_input is not None:
-            return torch.cat([self._train_input, self._named_input])
+        assert self._lesson_input is not None
         if self._views is None or not local.input_views:
-            return self._train_input
+            return self._lesson_input
         rows, count = self._views.shape[:2]
         chosen = np.random.default_rng([seed, 8]).integers(0, count + 1, rows)
         moved = np.flatnonzero(chosen)
-        found = self._train_input.clone()
+        found = self._lesson_input.clone()
         found[moved] = self._views[moved, chosen[moved] - 1]
         return found
 

@@ -28,6 +28,8 @@ from simulations.errors import SimulationError
 
 START_SECONDS = 180.0
 POLL_SECONDS = 0.2
+NAMED = "named.npz"
+"""File of what the classes are called, one for all sites."""
 
 
 def train_rounds(
@@ -54,10 +56,10 @@ def train_rounds(
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     names = [name for name in sorted(sites) if len(sites[name])]
     with tempfile.TemporaryDirectory(prefix="perimeter-simulation-") as place:
+        _write(Path(place) / NAMED, named)
         for number, name in enumerate(names):
             _write(Path(place) / f"{number}.npz", sites[name])
             _write(Path(place) / f"{number}.free.npz", free.get(name, no_examples()))
-            _write(Path(place) / f"{number}.named.npz", named)
         return _simulate(plan, state, names, place)
 
 
@@ -118,8 +120,8 @@ def _handle_in(place: str) -> Callable[[Any], Handle]:
 @lru_cache(maxsize=64)
 def desk_at(place: str, number: int) -> TrainerDesk:
     """The desk of one site, kept warm inside an actor."""
-    parts = ("", ".free", ".named")
-    train, free, named = (_read(Path(place) / f"{number}{part}.npz") for part in parts)
+    parts = (f"{number}.npz", f"{number}.free.npz", NAMED)
+    train, free, named = (_read(Path(place) / part) for part in parts)
     return desk_for(SiteData(train, no_examples(), free, named))
 
 

@@ -134,13 +134,14 @@ class Learner:
             free: unlabelled samples by site.
         """
         free = free or {}
-        trainers = {n: self._pupil(e, free.get(n)) for n, e in sites.items() if len(e)}
+        named = self._named()
+        trainers = {n: self.trainer(e, free.get(n), named) for n, e in sites.items() if len(e)}
         plan, book = self.plan(), start.code_book
         state = RoundState(0, start.arrays, ServerState(), np.zeros((0, book.shape[1]), np.float32))
         if self.flower:
             from simulations.flower_engine import train_rounds
 
-            arrays = train_rounds(plan, state, sites, free, self.named()).arrays
+            arrays = train_rounds(plan, state, sites, free, named).arrays
             return self._described(arrays, book, trainers, sites)
         for _ in range(plan.rounds.rounds):
             state = self._round(plan, state, trainers, book)
@@ -187,18 +188,14 @@ class Learner:
         task = TrainTask(self.seed, measure=False)
         return self.trainer(examples).train(start.arrays, local, task).arrays
 
-    def trainer(self, examples: Examples, free: Examples | None = None) -> Trainer:
+    def trainer(
+        self, examples: Examples, free: Examples | None = None, named: Examples | None = None
+    ) -> Trainer:
         """The production trainer on some examples, without a test split."""
-        data = SiteData(examples, no_examples(), no_examples() if free is None else free)
+        data = SiteData(examples, no_examples(), free or no_examples(), named or no_examples())
         return make_trainer(data, self.spec, device="cpu")
 
-    def _pupil(self, examples: Examples, free: Examples | None) -> Trainer:
-        """The same of a site in the rounds, which also learns what the classes are called."""
-        unlabelled = no_examples() if free is None else free
-        data = SiteData(examples, no_examples(), unlabelled, self.named())
-        return make_trainer(data, self.spec, device="cpu")
-
-    def named(self) -> Examples:
+    def _named(self) -> Examples:
         """What the classes are called, as examples; none where that does not teach."""
         rows, classes = self.dataset.named, self.dataset.named_classes
         return no_examples() if rows is None or classes is None else self.examples(rows, classes)

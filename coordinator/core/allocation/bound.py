@@ -19,7 +19,7 @@ from coordinator.core.allocation.offer import Offer
 from coordinator.core.allocation.pool import Pool
 from coordinator.core.allocation.prices import LinearProblem, Multipliers, dual_value
 from coordinator.core.allocation.smoothed import solve_relaxed
-from coordinator.core.allocation.terms import Term, row_slopes, term_masses
+from coordinator.core.allocation.terms import Objective, Term, row_slopes, term_masses
 
 MOST_STEPS = 60
 """Tangents tried at most. Where all scores are equal, the first ones lie far from each other."""
@@ -32,7 +32,7 @@ def upper_bound(
     pool: Pool,
     offer: Offer,
     *,
-    objective: tuple[float, tuple[Term, ...]],
+    objective: Objective,
     start: list[Reals],
     value: float,
 ) -> float:

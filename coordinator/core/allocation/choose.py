@@ -20,7 +20,7 @@ from coordinator.core.allocation.policy import Engine, Policy
 from coordinator.core.allocation.pool import Pool
 from coordinator.core.allocation.prices import LinearProblem, Multipliers
 from coordinator.core.allocation.smoothed import DITHER, solve_relaxed
-from coordinator.core.allocation.terms import Term, build_terms, term_masses
+from coordinator.core.allocation.terms import Objective, build_terms, term_masses
 from coordinator.core.allocation.threshold import descending_threshold
 
 MOST_LAZY_PICKS = 400
@@ -38,8 +38,6 @@ QUICK_STEP = 0.3
 """Relative step of the first look, which only says what to add to the shortlist."""
 ROWS_OF_A_KEY = 8
 """Rows of one key and utility that are added at a time."""
-
-Objective = tuple[float, tuple[Term, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

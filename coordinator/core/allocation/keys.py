@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from coordinator.core.allocation.objective import Integers, Problem
 from coordinator.core.allocation.offer import Offer
 from coordinator.core.allocation.pool import Pool
-from coordinator.core.allocation.terms import Term
+from coordinator.core.allocation.terms import Objective, Term
 
 
 def build_problem(
     pool: Pool,
     offer: Offer,
     *,
-    objective: tuple[float, tuple[Term, ...]],
+    objective: Objective,
     per_cost: bool,
     worthless: bool = False,
 ) -> Problem:

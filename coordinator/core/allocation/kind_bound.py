@@ -21,7 +21,7 @@ import numpy as np
 
 from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.objective import Family, Integers, Reals, group_sums
-from coordinator.core.allocation.terms import Term
+from coordinator.core.allocation.terms import Objective
 
 MOST_GROUPS = 2000
 """Up to so many groups a dense system is quick."""
@@ -50,7 +50,7 @@ class Kinds:
     labels: int
 
 
-def market_kinds(market: Market, objective: tuple[float, tuple[Term, ...]]) -> Kinds | None:
+def market_kinds(market: Market, objective: Objective) -> Kinds | None:
     """All rows by kind, or None where the bound has to look at single rows.
 
     That is so where kinds are many or differ in cost, where groups are very many, and where a floor

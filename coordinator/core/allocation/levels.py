@@ -17,15 +17,13 @@ from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.objective import Integers, Reals, group_sums
 from coordinator.core.allocation.partition import Items, best_increments, row_gains, within_limits
 from coordinator.core.allocation.prune import rows_where
-from coordinator.core.allocation.terms import Term
+from coordinator.core.allocation.terms import Objective, Term
 from coordinator.core.allocation.thin import near_lowest
 
 LEVELS = 256
 _NEVER = LEVELS - 1
 _SLACK = 1.0 - 1e-6
 """What rounding may make of an increment."""
-
-Objective = tuple[float, tuple[Term, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ from coordinator.core.allocation.policy import Policy
 from coordinator.core.allocation.pool import Pool
 from coordinator.core.allocation.prune import level_reaching, likely_level, rows_where
 from coordinator.core.allocation.setting import Setting
-from coordinator.core.allocation.terms import Term, row_slopes
+from coordinator.core.allocation.terms import Objective, Term, row_slopes
 from coordinator.core.allocation.thin import best_first, lowest_per_key, spread_over_keys
 from coordinator.core.allocation.utility import single_score, utilities
 
@@ -120,18 +120,22 @@ class Market:
     def best_rows(self) -> Integers | None:
         """Rising rows that reach this level, without the drawn ones; None if there are far more."""
         assert self.only_score is not None
-        column, level, rows = self.only_score[0], self.picks_level, self._likely_rows
+        level, rows = self.picks_level, self._likely_rows
         if rows is None or len(rows) < self.most_picks:
-            rows = rows_where(len(column), lambda part: column[part] >= level, most=self.most_rows)
-            return None if rows is None else self.left(rows)
-        return rows[np.take(column, rows) >= level]
+            return self._reaching(level)
+        return rows[np.take(self.only_score[0], rows) >= level]
 
     @cached_property
     def _likely_rows(self) -> Integers | None:
         """Likewise for the level that a sample suggests: all of them, but perhaps too few."""
         assert self.only_score is not None
+        count = self.most_picks + len(self.drawn)
+        return self._reaching(likely_level(self.only_score[0], count, sure=True))
+
+    def _reaching(self, level: int) -> Integers | None:
+        """Rising rows that reach a level, without the drawn ones; None if there are far more."""
+        assert self.only_score is not None
         column = self.only_score[0]
-        level = likely_level(column, self.most_picks + len(self.drawn), sure=True)
         rows = rows_where(len(column), lambda part: column[part] >= level, most=self.most_rows)
         return None if rows is None else self.left(rows)
 
@@ -206,7 +210,7 @@ class Market:
     def missed(
         self,
         known: Integers,
-        objective: tuple[float, tuple[Term, ...]],
+        objective: Objective,
         masses: list[Reals],
         bars: Reals,
         crowd: Crowd | None = None,
@@ -244,7 +248,7 @@ class Market:
         self,
         crowd: Crowd,
         known: tuple[Integers, Integers],
-        objective: tuple[float, tuple[Term, ...]],
+        objective: Objective,
         look: tuple[list[Reals], Reals],
         most: int,
     ) -> Integers:

@@ -17,7 +17,7 @@ from coordinator.core.allocation.keys import ranked, sorted_by
 from coordinator.core.allocation.market import Market
 from coordinator.core.allocation.objective import Family, Integers, Reals, group_sums
 from coordinator.core.allocation.offer import Offer
-from coordinator.core.allocation.terms import Term
+from coordinator.core.allocation.terms import Objective, Term
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +35,7 @@ class Items:
     ties: NDArray[np.uint64]
 
 
-def optimal_rows(
-    market: Market, objective: tuple[float, tuple[Term, ...]], offer: Offer
-) -> Integers | None:
+def optimal_rows(market: Market, objective: Objective, offer: Offer) -> Integers | None:
     """The optimum, best increment first, or None where more than one family or limit matters.
 
     Rows outside the shortlist that could reach the last increment bought are added once. That is
@@ -117,9 +115,7 @@ def row_gains(family: Family, in_order: Integers, added: Reals, linear: float) -
     return np.asarray(linear * added + per_row.gain(mass - step, step, np.arange(len(added))))
 
 
-def best_increments(
-    items: Items, objective: tuple[float, tuple[Term, ...]], count: int
-) -> tuple[Integers, Reals]:
+def best_increments(items: Items, objective: Objective, count: int) -> tuple[Integers, Reals]:
     """Places of the ``count`` largest increments, largest first, and these increments.
 
     An increment is what a row adds after all better ones of its group.

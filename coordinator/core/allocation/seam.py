@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coordinator.core.allocation.bound import CLOSE_ENOUGH, upper_bound
 from coordinator.core.allocation.chance import draw_key
-from coordinator.core.allocation.choose import ONE_PARTITION, Choice, Objective, choose, slopes_at
+from coordinator.core.allocation.choose import ONE_PARTITION, Choice, choose, slopes_at
 from coordinator.core.allocation.explore import ExploreDraw
 from coordinator.core.allocation.kind_bound import bound_of_kinds, market_kinds
 from coordinator.core.allocation.market import Market
@@ -29,7 +29,7 @@ from coordinator.core.allocation.setting import (
     explore,
     make_setting,
 )
-from coordinator.core.allocation.terms import build_terms, term_masses
+from coordinator.core.allocation.terms import Objective, build_terms, term_masses
 from coordinator.core.allocation.utility import utilities
 
 METHOD = 2

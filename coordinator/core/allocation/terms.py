@@ -39,9 +39,11 @@ class Term:
     width: int
 
 
-def build_terms(
-    pool: Pool, budget: Budget, policy: Policy, *, label_mass: float
-) -> tuple[float, tuple[Term, ...]]:
+Objective = tuple[float, tuple[Term, ...]]
+"""Weight of the plain utility sum, and the concave terms."""
+
+
+def build_terms(pool: Pool, budget: Budget, policy: Policy, *, label_mass: float) -> Objective:
     """Weight of the plain utility sum, and the terms that are switched on.
 
     Args:

@@ -2,8 +2,21 @@
 
 import numpy as np
 
-from coordinator.core.allocation.policy import Budget
+from coordinator.core.allocation.policy import Budget, Switches
 from coordinator.core.allocation.pool import Pool, Progress
+
+ONE_PARTITION = Switches(
+    pairs=False,
+    chance=False,
+    novelty=False,
+    classes=False,
+    sites=False,
+    overlap=False,
+    explore=False,
+    adapt=False,
+    share_cap=False,
+)
+"""Cells alone."""
 
 
 def make_pool(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from allocation_pools import make_budget, make_pool, reorder
+from allocation_pools import ONE_PARTITION, make_budget, make_pool, reorder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -32,17 +32,6 @@ from coordinator.core.allocation.thin import lowest_per_key
 
 WHOLE = Policy(switches=Switches(adapt=False, novelty=False, chance=False))
 """All parts at full weight, whatever the labels are, and nothing in the ranking by chance."""
-ONE_PARTITION = Switches(
-    pairs=False,
-    chance=False,
-    novelty=False,
-    classes=False,
-    sites=False,
-    overlap=False,
-    explore=False,
-    adapt=False,
-    share_cap=False,
-)
 
 
 def run(pool, budget, policy, seed=7):

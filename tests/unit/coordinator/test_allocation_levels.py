@@ -5,29 +5,17 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from allocation_pools import make_budget, make_pool, reorder
+from allocation_pools import ONE_PARTITION, make_budget, make_pool, reorder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.core.allocation import choose, market, prune
 from coordinator.core.allocation.levels import rows_of_levels
-from coordinator.core.allocation.policy import Phase, Policy, Reason, Switches, UtilityWeights
+from coordinator.core.allocation.policy import Phase, Policy, Reason, UtilityWeights
 from coordinator.core.allocation.seam import allocate
 
 CELLS = 40
-OFF = Switches(
-    pairs=False,
-    chance=False,
-    novelty=False,
-    cells=False,
-    classes=False,
-    sites=False,
-    overlap=False,
-    runner_up=False,
-    explore=False,
-    adapt=False,
-    share_cap=False,
-)
+OFF = replace(ONE_PARTITION, cells=False, runner_up=False)
 ON_CELLS = Policy(switches=replace(OFF, cells=True))
 
 
