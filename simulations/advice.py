@@ -109,10 +109,7 @@ def _untried(config: SimulationConfig) -> str:
     """Names the layer that learns without labels where a campaign could have it."""
     if config.data.features == "learned" or config.data.kind not in LAYER_WIDTH:
         return ""
-    return (
-        'features = "learned" in [data]: sites learn features from samples without labels; '
-        "on public data that halved the labels again"
-    )
+    return 'features = "learned" in [data], which halved the labels again on public data'
 
 
 def _policy(runs: Sequence[Finished], names: Sequence[str]) -> tuple[str, str]:
